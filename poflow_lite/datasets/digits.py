@@ -1,0 +1,138 @@
+"""Handwritten digits: scikit-learn's, which need no download, and MNIST through torchvision."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["DATASETS", "SPLITS", "Stills", "data_directory", "download_mnist", "load_digits", "load_mnist", "load_stills"]
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass
+class Stills:
+    """Images of one split with their labels.
+
+    Attributes:
+        images: (N, 3, 28, 28) in [0, 1]; the digit is in the red channel, as in the paper.
+        labels: (N,) integers 0..9.
+        name: data set, split and size, as printed and recorded.
+    """
+
+    images: Tensor
+    labels: Tensor
+    name: str
+
+
+def load_stills(data: str, split: str) -> Stills:
+    """The named data set, and never another one in its place.
+
+    Args:
+        data: one of :data:`DATASETS`.
+        split: "train", "validation" or "test".
+
+    Raises:
+        ValueError: for an unknown name; the message lists the known ones.
+        FileNotFoundError: if the data set is not there; the message says how to get it.
+    """
+    if data not in DATASETS:
+        raise ValueError(f"unknown data set {data!r}; known: {', '.join(DATASETS)}")
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
+    return DATASETS[data](split)
+
+
+def _red(grey: Tensor) -> Tensor:
+    """(N, H, W) intensities → (N, 3, H, W) with the digit in the red channel."""
+    images = torch.zeros(len(grey), 3, *grey.shape[1:])
+    images[:, 0] = grey
+    return images
+
+
+# --- scikit-learn's digits ----------------------------------------------------------------------------------------
+
+
+def load_digits(split: str) -> Stills:
+    """1,797 real handwritten digits bundled with scikit-learn (Alpaydin & Kaynak 1998), made to look like MNIST.
+
+    The 8×8 images are resampled to 20×20 (bicubic) and framed by 4 empty pixels, MNIST's own layout. A fixed
+    permutation splits them by image: 1,257 for training, 180 for validation, 360 for testing.
+    """
+    from sklearn.datasets import load_digits as bundled
+
+    raw = bundled()
+    small = torch.tensor(raw.images, dtype=torch.float32)[:, None] / 16
+    large = F.interpolate(small, size=(20, 20), mode="bicubic", align_corners=False).clamp(0, 1)
+    grey = F.pad(large, (4, 4, 4, 4))[:, 0]
+    labels = torch.tensor(raw.target)
+    order = torch.randperm(len(grey), generator=torch.Generator().manual_seed(0))
+    chosen = dict(zip(SPLITS, order.split([1257, 180, 360]), strict=True))[split]
+    return Stills(_red(grey[chosen]), labels[chosen], f"digits ({split}, {len(chosen):,} images)")
+
+
+# --- MNIST --------------------------------------------------------------------------------------------------------
+
+_MNIST_FILES = {"train-images-idx3-ubyte": 47_040_016, "train-labels-idx1-ubyte": 60_008,
+                "t10k-images-idx3-ubyte": 7_840_016, "t10k-labels-idx1-ubyte": 10_008}  # fmt: skip
+
+
+def data_directory() -> Path:
+    """Where downloaded data sets live: $POFLOW_DATA if set, else ``data/`` in the working directory."""
+    return Path(os.environ.get("POFLOW_DATA") or "data")
+
+
+def download_mnist() -> Path:
+    """Download MNIST into :func:`data_directory` with torchvision, which shows progress and checks MD5 sums."""
+    from torchvision.datasets import MNIST
+
+    root = data_directory()
+    try:
+        for train in (True, False):
+            MNIST(root, train=train, download=True)
+    except (RuntimeError, OSError) as error:
+        raise FileNotFoundError(
+            f"MNIST could not be downloaded into {root}: {error}. Check the connection and the folder, or set "
+            "POFLOW_DATA to a folder that holds MNIST/raw"
+        ) from error
+    return root
+
+
+def load_mnist(split: str) -> Stills:
+    """MNIST (LeCun, Cortes & Burges): 48,000 training and 12,000 validation images of its training set, 10,000 test.
+
+    Raises:
+        FileNotFoundError: if it is not in :func:`data_directory`.
+        ValueError: if one of its files has the wrong size (truncated or foreign).
+    """
+    root = data_directory()
+    raw = root / "MNIST" / "raw"
+    for file, size in _MNIST_FILES.items():
+        path = raw / file
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"MNIST is not in {raw} ({file} is missing). Get it with `poflow-lite download mnist`, "
+                "or set POFLOW_DATA to a folder that holds MNIST/raw"
+            )
+        if path.stat().st_size != size:
+            raise ValueError(
+                f"{path} has {path.stat().st_size:,} bytes where MNIST has {size:,}: delete {raw} and run "
+                "`poflow-lite download mnist`"
+            )
+    from torchvision.datasets import MNIST
+
+    source = MNIST(root, train=split != "test")
+    order = torch.arange(len(source.data))
+    if split != "test":
+        order = torch.randperm(60_000, generator=torch.Generator().manual_seed(0))
+        order = order[:48_000] if split == "train" else order[48_000:]
+    grey = source.data[order].float() / 255
+    return Stills(_red(grey), source.targets[order], f"MNIST ({split}, {len(order):,} images)")
+
+
+DATASETS = {"digits": load_digits, "mnist": load_mnist}

@@ -1,0 +1,189 @@
+"""Sequences of frames in which one transformation moves, rendered on the fly from still images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from poflow_lite.datasets.transformations import PAPER_TRANSFORMATIONS, Transformation, apply_pose
+
+__all__ = ["Batch", "TransformationSequences"]
+
+
+@dataclass
+class Batch:
+    """A batch of sequences, or of some frames of each.
+
+    Attributes:
+        frames: (B, n, C, H, W), values in [0, 1]; ``frames[:, 0]`` is always frame 0.
+        times: (B, n) integers, which frames they are; 0..T in order unless a subset was drawn.
+        k: (B,) integers, which transformation moves each sequence.
+        horizon: T, the last time of the whole sequence.
+    """
+
+    frames: Tensor
+    times: Tensor
+    k: Tensor
+    horizon: int
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1:
+            raise ValueError(f"a sequence needs a horizon T of at least 1 step, got {self.horizon}")
+        if self.frames.ndim != 5:
+            raise ValueError(f"frames must be (B, n, C, H, W), got {tuple(self.frames.shape)}")
+        if self.times.shape != self.frames.shape[:2] or self.k.shape != self.frames.shape[:1]:
+            raise ValueError(
+                f"frames {tuple(self.frames.shape)} need times (B, n) and k (B,), "
+                f"got {tuple(self.times.shape)} and {tuple(self.k.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def frame_weights(self) -> Tensor:
+        """(n,): 1 for frame 0 and T / (n - 1) for the others, so that a sum over drawn frames is unbiased for all."""
+        drawn = self.frames.shape[1] - 1
+        weights = torch.full((drawn + 1,), self.horizon / max(drawn, 1), device=self.frames.device)
+        weights[0] = 1.0
+        return weights
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return replace(self, frames=self.frames.to(device), times=self.times.to(device), k=self.k.to(device))
+
+
+class TransformationSequences:
+    """Still images turned into sequences x_0, …, x_T, x_t = T^k_{a(t)} x, where one transformation k moves.
+
+    Frames are rendered when asked for, only those asked for, in one vectorised pass: nothing is stored but the stills.
+
+    Args:
+        images: (N, C, H, W) floating point in [0, 1], finite.
+        transformations: K of them; by default the paper's scale, rotate, hue.
+        horizon: T ≥ 1.
+        start: "fixed" starts each sequence at the image itself (the paper's protocol); "random" first brings the
+            image to a pose drawn from each transformation's ``start`` interval.
+        name: which data these are; goes into every title and record.
+
+    Raises:
+        ValueError: for an empty set, wrong shapes, values that are not finite or outside [0, 1], T < 1, unknown start.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        transformations: tuple[Transformation, ...] = PAPER_TRANSFORMATIONS,
+        horizon: int = 8,
+        start: str = "fixed",
+        name: str = "unnamed",
+    ):
+        if images.ndim != 4:
+            raise ValueError(f"images must be (N, C, H, W), got {tuple(images.shape)}")
+        if len(images) == 0:
+            raise ValueError(f"the data set {name!r} is empty: it needs at least one image")
+        if not images.is_floating_point():
+            raise ValueError(f"images must be floating point in [0, 1], got {images.dtype}; divide by 255 first")
+        if not torch.isfinite(images).all():
+            bad = int((~torch.isfinite(images)).flatten(1).any(1).sum())
+            raise ValueError(f"{bad} of {len(images)} images hold NaN or infinite pixels; clean them first")
+        if images.min() < 0 or images.max() > 1:
+            raise ValueError(
+                f"pixel values must lie in [0, 1], got {images.min():.3g} to {images.max():.3g}; rescale them first"
+            )
+        if horizon < 1:
+            raise ValueError(f"a sequence needs a horizon T of at least 1 step, got {horizon}")
+        if start not in ("fixed", "random"):
+            raise ValueError(f"start must be 'fixed' or 'random', got {start!r}")
+        self.images, self.transformations, self.horizon = images, tuple(transformations), horizon
+        self.start, self.name = start, name
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the K transformations, in the order of k."""
+        return tuple(transformation.name for transformation in self.transformations)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return tuple(self.images.shape[1:])
+
+    def poses(self, k: Tensor, times: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Parameters of all transformations at each frame: (B, n, K). Only column k moves; column starts at 0 or random.
+
+        Args:
+            k: (B,).
+            times: (B, n), in frames.
+            generator: draws the start pose where ``start`` is "random".
+        """
+        pose = torch.zeros(*times.shape, len(self.transformations))
+        for column, transformation in enumerate(self.transformations):
+            moving = (k == column)[:, None]
+            pose[..., column] = torch.where(moving, transformation.path(times.to(pose)), 0.0)
+            if self.start == "random":
+                low, high = transformation.start
+                pose[..., column] += low + (high - low) * torch.rand(len(k), 1, generator=generator)
+        return pose
+
+    def render(self, images: Tensor, pose: Tensor) -> Tensor:
+        """Frames of given images in given poses: images (B, C, H, W), pose (B, n, K) → (B, n, C, H, W)."""
+        batch, frames = pose.shape[:2]
+        repeated = images.repeat_interleave(frames, 0)
+        rendered = apply_pose(repeated, pose.flatten(0, 1), self.transformations)
+        return rendered.unflatten(0, (batch, frames)).clamp(0, 1)
+
+    def batch(
+        self, indices: Tensor, k: Tensor | int, times: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Batch:
+        """The sequences of given images under given transformations.
+
+        Args:
+            indices: (B,), which images.
+            k: (B,), or one transformation for all.
+            times: (B, n), with 0 first; all frames 0..T by default.
+            generator: draws random start poses.
+
+        Raises:
+            ValueError: for k outside 0..K-1 or an image index out of range.
+        """
+        k = torch.as_tensor(k).expand(len(indices))
+        transformations = len(self.transformations)
+        if not (0 <= int(k.min()) and int(k.max()) < transformations):
+            raise ValueError(
+                f"k must lie in 0..{transformations - 1} ({', '.join(self.names)}), "
+                f"got values from {int(k.min())} to {int(k.max())}"
+            )
+        if not (0 <= int(indices.min()) and int(indices.max()) < len(self)):
+            raise ValueError(
+                f"image indices must lie in 0..{len(self) - 1}, got {int(indices.min())} to {int(indices.max())}"
+            )
+        if times is None:
+            times = torch.arange(self.horizon + 1).expand(len(indices), -1)
+        frames = self.render(self.images[indices], self.poses(k, times, generator))
+        return Batch(frames, times, k, self.horizon)
+
+    def sample(self, size: int, frames: int | None = None, generator: torch.Generator | None = None) -> Batch:
+        """A random batch: images and transformations drawn independently, each sequence with its own k.
+
+        Args:
+            size: B.
+            frames: how many frames to draw without replacement from 1..T, besides frame 0; all of them by default.
+            generator: of every draw.
+
+        Raises:
+            ValueError: if ``frames`` is not in 1..T.
+        """
+        indices = torch.randint(len(self), (size,), generator=generator)
+        k = torch.randint(len(self.transformations), (size,), generator=generator)
+        times = None
+        if frames is not None:
+            if not 1 <= frames <= self.horizon:
+                raise ValueError(f"frames to draw must lie in 1..{self.horizon}, got {frames}")
+            drawn = torch.rand(size, self.horizon, generator=generator).argsort(1)[:, :frames] + 1
+            times = torch.cat([torch.zeros(size, 1, dtype=torch.long), drawn.sort(1).values], 1)
+        return self.batch(indices, k, times, generator)

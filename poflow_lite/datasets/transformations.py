@@ -1,0 +1,174 @@
+"""Image transformations as differentiable one-parameter groups: T_a T_b = T_{a+b}, T_0 the identity.
+
+A transformation of the plane is given by its matrix in homogeneous pixel coordinates about the image centre, so that
+any pose is one matrix and one interpolation; a transformation of colour acts on each pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = [
+    "HUE",
+    "PAPER_TRANSFORMATIONS",
+    "ROTATE",
+    "SCALE",
+    "Transformation",
+    "apply_pose",
+    "hue",
+    "rotate",
+    "rotation_matrix",
+    "scale",
+    "scale_matrix",
+    "warp",
+]
+
+
+# --- the plane ----------------------------------------------------------------------------------------------------
+
+
+def scale_matrix(log_factor: Tensor) -> Tensor:
+    """Enlargement by exp(a) about the centre, (..., 3, 3); a is the additive parameter of the group."""
+    factor, zero, one = torch.exp(log_factor), torch.zeros_like(log_factor), torch.ones_like(log_factor)
+    return _matrix([[factor, zero, zero], [zero, factor, zero], [zero, zero, one]])
+
+
+def rotation_matrix(degrees: Tensor) -> Tensor:
+    """Rotation about the centre, anticlockwise as seen on the screen, (..., 3, 3)."""
+    angle = torch.deg2rad(degrees)
+    cosine, sine, zero, one = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle), torch.ones_like(angle)
+    return _matrix([[cosine, sine, zero], [-sine, cosine, zero], [zero, zero, one]])
+
+
+def _matrix(rows: list[list[Tensor]]) -> Tensor:
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def warp(images: Tensor, matrix: Tensor) -> Tensor:
+    """Move the content of each image by ``matrix``, bilinear, zeros outside; the centre is ((W-1)/2, (H-1)/2).
+
+    Args:
+        images: (B, C, H, W).
+        matrix: (B, 3, 3), acting on pixel offsets (x to the right, y down, 1) from the centre.
+
+    Returns:
+        (B, C, H, W), differentiable in both arguments.
+    """
+    height, width = images.shape[-2:]
+    half = torch.tensor([width / 2, height / 2, 1.0], dtype=matrix.dtype, device=matrix.device)
+    inverse = torch.linalg.inv(matrix)  # affine_grid asks where each output pixel comes from
+    normalised = (inverse * half / half[:, None])[:, :2]
+    grid = F.affine_grid(normalised, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def scale(images: Tensor, log_factor: Tensor) -> Tensor:
+    """Enlarge each image by exp(log_factor) about its centre; ``log_factor`` (B,)."""
+    return warp(images, scale_matrix(log_factor))
+
+
+def rotate(images: Tensor, degrees: Tensor) -> Tensor:
+    """Rotate each image anticlockwise about its centre; ``degrees`` (B,)."""
+    return warp(images, rotation_matrix(degrees))
+
+
+# --- colour -------------------------------------------------------------------------------------------------------
+
+
+def hue(images: Tensor, degrees: Tensor) -> Tensor:
+    """Advance the hue of every pixel on the HSV colour circle; saturation and value stay.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1], red, green, blue.
+        degrees: (B,); red becomes green at 120.
+
+    Returns:
+        (B, 3, H, W), exact for every angle (no rounding to 8 bits, no interpolation).
+    """
+    if images.shape[-3] != 3:
+        raise ValueError(f"hue needs images with 3 channels (red, green, blue), got {images.shape[-3]}")
+    value, index = images.max(-3)
+    chroma = value - images.amin(-3)
+    safe = torch.where(chroma > 0, chroma, 1.0)  # a grey pixel has no hue, and any will do
+    red, green, blue = images.unbind(-3)
+    sixth = torch.stack([(green - blue) / safe, 2 + (blue - red) / safe, 4 + (red - green) / safe], -3)
+    sixth = sixth.gather(-3, index.unsqueeze(-3)).squeeze(-3) + degrees[:, None, None] / 60
+    offsets = torch.tensor([0.0, 4.0, 2.0], dtype=images.dtype, device=images.device)[:, None, None]
+    ramp = ((torch.remainder(sixth.unsqueeze(-3) + offsets, 6.0) - 3).abs() - 1).clamp(0, 1)
+    return (value - chroma).unsqueeze(-3) + chroma.unsqueeze(-3) * ramp
+
+
+# --- the transformations of the paper -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Transformation:
+    """A one-parameter group and the way a sequence moves along it.
+
+    Attributes:
+        name: as used in tables and ``metrics.json``.
+        unit: of one step, for captions.
+        path: t (frames, any shape) ↦ the additive parameter of the group, with path(0) = 0.
+        start: interval from which a random start pose is drawn, in the additive parameter.
+        matrix: parameter ↦ (..., 3, 3), for a transformation of the plane.
+        recolour: (images, parameter) ↦ images, for a transformation of colour.
+    """
+
+    name: str
+    unit: str
+    path: Callable[[Tensor], Tensor]
+    start: tuple[float, float]
+    matrix: Callable[[Tensor], Tensor] | None = None
+    recolour: Callable[[Tensor, Tensor], Tensor] | None = None
+
+
+def _grow(t: Tensor) -> Tensor:
+    return torch.log1p(0.1 * t)
+
+
+def _turn(t: Tensor) -> Tensor:
+    return 10.0 * t
+
+
+def _shift(t: Tensor) -> Tensor:
+    return 20.0 * t
+
+
+SCALE = Transformation(
+    "scale", "0.1 × the first size", _grow, (math.log(0.7), math.log(1.0)), matrix=scale_matrix
+)
+ROTATE = Transformation("rotate", "10°", _turn, (-40.0, 40.0), matrix=rotation_matrix)
+HUE = Transformation("hue", "20°", _shift, (0.0, 360.0), recolour=hue)
+
+PAPER_TRANSFORMATIONS = (SCALE, ROTATE, HUE)
+"""Scale 1.0 → 1.8 by 0.1, rotation 0 → 80° by 10°, hue 0 → 160° by 20°, for T = 8 (Song et al. 2023, section 5)."""
+
+
+def apply_pose(images: Tensor, pose: Tensor, transformations: tuple[Transformation, ...]) -> Tensor:
+    """Apply all transformations, each with its own parameter, with a single interpolation.
+
+    Args:
+        images: (B, C, H, W).
+        pose: (B, K), additive parameters in the order of ``transformations``.
+        transformations: K of them; those of the plane act in this order (first one first).
+
+    Returns:
+        (B, C, H, W).
+    """
+    matrix = None
+    for transformation, parameter in zip(transformations, pose.unbind(-1), strict=True):
+        if transformation.matrix is not None:
+            step = transformation.matrix(parameter)
+            matrix = step if matrix is None else step @ matrix
+    if matrix is not None:
+        images = warp(images, matrix)
+    for transformation, parameter in zip(transformations, pose.unbind(-1), strict=True):
+        if transformation.recolour is not None:
+            images = transformation.recolour(images, parameter)
+    return images

@@ -1,0 +1,77 @@
+"""Convolutional encoder and decoder for small images."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+__all__ = ["ConvDecoder", "ConvEncoder"]
+
+
+def _coarse_shape(image_shape: tuple[int, int, int], channels: tuple[int, ...]) -> tuple[int, int, int]:
+    """(C', H', W') after halving the resolution once per entry of ``channels``."""
+    _, height, width = image_shape
+    factor = 2 ** len(channels)
+    if height % factor or width % factor:
+        raise ValueError(
+            f"{len(channels)} convolutions halve the resolution {len(channels)} times, so height and width must be "
+            f"multiples of {factor}, got {height}×{width}; use fewer channels or resize the images"
+        )
+    return channels[-1], height // factor, width // factor
+
+
+class ConvEncoder(nn.Module):
+    """x (B, C, H, W) ↦ mean and log standard deviation of q(z | x), (B, 2d): strided convolutions, then two layers.
+
+    Args:
+        image_shape: (C, H, W); H and W multiples of 2 ** len(channels).
+        latent: d.
+        channels: feature maps after each halving of the resolution.
+        hidden: width of the dense layer.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], latent: int, channels: tuple[int, ...] = (32, 64), hidden: int = 256
+    ):
+        super().__init__()
+        coarse = math.prod(_coarse_shape(image_shape, channels))
+        self.image_shape, self.latent = tuple(image_shape), latent
+        layers: list[nn.Module] = []
+        for before, after in zip((image_shape[0], *channels), channels, strict=False):
+            layers += [nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1), nn.SiLU()]
+        layers += [nn.Flatten(), nn.Linear(coarse, hidden), nn.SiLU(), nn.Linear(hidden, 2 * latent)]
+        self.network = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if tuple(x.shape[1:]) != self.image_shape:
+            raise ValueError(f"this encoder takes images (B, {', '.join(map(str, self.image_shape))}), got {tuple(x.shape)}")
+        return self.network(x)
+
+
+class ConvDecoder(nn.Module):
+    """z (B, d) ↦ logits (B, C, H, W), the encoder's mirror image with transposed convolutions.
+
+    Args: as for :class:`ConvEncoder`.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], latent: int, channels: tuple[int, ...] = (32, 64), hidden: int = 256
+    ):
+        super().__init__()
+        coarse = _coarse_shape(image_shape, channels)
+        self.latent = latent
+        layers: list[nn.Module] = [
+            nn.Linear(latent, hidden), nn.SiLU(),
+            nn.Linear(hidden, math.prod(coarse)), nn.SiLU(),
+            nn.Unflatten(1, coarse),
+        ]  # fmt: skip
+        upward = (*reversed(channels), image_shape[0])
+        for before, after in zip(upward[:-1], upward[1:], strict=True):
+            layers += [nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1), nn.SiLU()]
+        self.network = nn.Sequential(*layers[:-1])
+
+    def forward(self, z: Tensor) -> Tensor:
+        if z.ndim != 2 or z.shape[1] != self.latent:
+            raise ValueError(f"this decoder takes latents (B, {self.latent}), got {tuple(z.shape)}")
+        return self.network(z)

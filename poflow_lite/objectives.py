@@ -1,0 +1,159 @@
+"""Per-sample objectives in nats: likelihoods, Kullback-Leibler divergences, the Hamilton-Jacobi residual.
+
+Everything here is a pure function of tensors. Sums run over pixels or latent dimensions, never means; the average
+over the batch is taken once, at the very end, by :attr:`Terms.loss`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, ContinuousBernoulli, Distribution, Independent, Normal
+
+__all__ = [
+    "LIKELIHOODS",
+    "Terms",
+    "diagonal_normal",
+    "gaussian_ceiling",
+    "gaussian_kl",
+    "hamilton_jacobi_residual",
+    "importance_weighted_log_likelihood",
+    "likelihood",
+    "reparameterize",
+]
+
+
+@dataclass
+class Terms:
+    """What one batch says about a model: named per-sample terms in nats, each of shape (B,).
+
+    Attributes:
+        reconstruction: log p(x | z), summed over pixels (and over frames for a sequence model).
+        kl: Kullback-Leibler divergence of the posterior from the prior, or its Monte-Carlo estimate.
+        kl_weight: β, the weight of ``kl`` in the loss; 1 makes ``-loss`` a lower bound on log p(x).
+        penalties: further terms to be minimised, already weighted.
+    """
+
+    reconstruction: Tensor
+    kl: Tensor
+    kl_weight: float = 1.0
+    penalties: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def bound(self) -> Tensor:
+        """Evidence lower bound log p(x | z) - KL of each sample, whatever the weights used for training: (B,)."""
+        return self.reconstruction - self.kl
+
+    @property
+    def loss(self) -> Tensor:
+        """Batch mean of -log p(x | z) + β KL + Σ penalties: a scalar."""
+        per_sample = self.kl_weight * self.kl - self.reconstruction
+        return (per_sample + sum(self.penalties.values())).mean()
+
+    def summary(self) -> dict[str, float]:
+        """Batch means of every term, by name, for progress bars and records."""
+        named = {"reconstruction": self.reconstruction, "kl": self.kl, **self.penalties}
+        return {name: term.mean().item() for name, term in named.items()}
+
+
+# --- likelihoods p(x | z), each from the decoder's logits (B, C, H, W) --------------------------------------------
+
+
+def _bernoulli(logits: Tensor) -> Distribution:
+    """Bernoulli(sigmoid(logits)); intensities in [0, 1] are read as probabilities (cross-entropy), as in the paper."""
+    return Bernoulli(logits=logits, validate_args=False)
+
+
+def _continuous_bernoulli(logits: Tensor) -> Distribution:
+    """Continuous Bernoulli (Loaiza-Ganem & Cunningham 2019): the normalised density on [0, 1]."""
+    return ContinuousBernoulli(logits=logits, validate_args=False)
+
+
+def _gaussian(logits: Tensor) -> Distribution:
+    """N(sigmoid(logits), 1): unit variance, the likelihood in which the paper reports its figures."""
+    return Normal(torch.sigmoid(logits), 1.0, validate_args=False)
+
+
+LIKELIHOODS: dict[str, Callable[[Tensor], Distribution]] = {
+    "bernoulli": _bernoulli,
+    "continuous-bernoulli": _continuous_bernoulli,
+    "gaussian": _gaussian,
+}
+
+
+def likelihood(name: str, logits: Tensor) -> Independent:
+    """p(x | z) as a distribution over whole images, so that ``log_prob`` sums over channels and pixels.
+
+    Args:
+        name: one of :data:`LIKELIHOODS`.
+        logits: (..., C, H, W).
+
+    Raises:
+        ValueError: for an unknown name; the message lists the known ones.
+    """
+    if name not in LIKELIHOODS:
+        raise ValueError(f"unknown likelihood {name!r}; known: {', '.join(LIKELIHOODS)}")
+    return Independent(LIKELIHOODS[name](logits), 3, validate_args=False)
+
+
+def gaussian_ceiling(dimensions: int) -> float:
+    """-(D/2) log 2π nats: no density N(x̂, I) of D pixels can exceed it, and neither can an average of such densities."""
+    return -0.5 * dimensions * math.log(2 * math.pi)
+
+
+# --- posteriors ---------------------------------------------------------------------------------------------------
+
+
+def diagonal_normal(mean: Tensor, scale: Tensor) -> Independent:
+    """N(mean, diag scale²) over the last axis; ``log_prob`` sums over latent dimensions."""
+    return Independent(Normal(mean, scale, validate_args=False), 1, validate_args=False)
+
+
+def reparameterize(posterior: Independent, generator: torch.Generator | None = None) -> Tensor:
+    """One differentiable sample μ + σ ε, ε ~ N(0, I) drawn from ``generator`` (Kingma & Welling 2014, section 2.4)."""
+    mean, scale = posterior.base_dist.loc, posterior.base_dist.scale
+    noise = torch.randn(mean.shape, dtype=mean.dtype, device=mean.device, generator=generator)
+    return mean + scale * noise
+
+
+def gaussian_kl(mean: Tensor, scale: Tensor, variance: Tensor | float = 1.0) -> Tensor:
+    """KL( N(μ, diag σ²) ‖ N(0, v I) ) = ½ Σ_i [ (μ_i² + σ_i²) / v - 1 - log(σ_i² / v) ].
+
+    Args:
+        mean, scale: (B, d), ``scale`` positive.
+        variance: v > 0, a number or (B, 1).
+
+    Returns:
+        (B,), nats. Source: Kingma & Welling 2014, appendix B, for v = 1.
+    """
+    ratio = scale.square() / variance
+    return 0.5 * (mean.square() / variance + ratio - 1 - ratio.log()).sum(-1)
+
+
+def importance_weighted_log_likelihood(log_weights: Tensor, dim: int = 0) -> Tensor:
+    """log (1/S) Σ_s w_s from log w_s = log p(x | z_s) + log p(z_s) - log q(z_s), averaged along ``dim``.
+
+    A lower bound on log p(x) in expectation that rises to it with S (Burda, Grosse & Salakhutdinov 2016).
+    """
+    return torch.logsumexp(log_weights, dim) - math.log(log_weights.shape[dim])
+
+
+# --- optimal transport --------------------------------------------------------------------------------------------
+
+
+def hamilton_jacobi_residual(time_derivative: Tensor, gradient: Tensor, force: Tensor | float = 0.0) -> Tensor:
+    """R = ∂_t u + ½ ‖∇u‖² - f, the defect of the generalised Hamilton-Jacobi equation, per sample.
+
+    Args:
+        time_derivative: ∂_t u, (B,).
+        gradient: ∇u, (B, d); ‖·‖² is a sum over the d latent dimensions.
+        force: f(z, t) ≤ 0, (B,) or 0.
+
+    Returns:
+        (B,), latent² per frame². Source: Song et al. 2023, section 3; Benamou & Brenier 2000.
+    """
+    return time_derivative + 0.5 * gradient.square().sum(-1) - force
