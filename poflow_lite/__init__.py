@@ -1,1 +1,23 @@
-__version__="0.1.0"
+"""poflow_lite: flow-factorized representation learning, as a course and a package."""
+
+from poflow_lite.datasets import Batch, TransformationSequences, load_stills
+from poflow_lite.flows import DiffusionPrior, PotentialFlow
+from poflow_lite.models import VAE, FlowFactorizedVAE
+from poflow_lite.potentials import Force, Potential
+from poflow_lite.training import Schedule, fit
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "VAE",
+    "Batch",
+    "DiffusionPrior",
+    "FlowFactorizedVAE",
+    "Force",
+    "Potential",
+    "PotentialFlow",
+    "Schedule",
+    "TransformationSequences",
+    "fit",
+    "load_stills",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from torch import Tensor, nn
@@ -45,7 +46,9 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != self.image_shape:
-            raise ValueError(f"this encoder takes images (B, {', '.join(map(str, self.image_shape))}), got {tuple(x.shape)}")
+            raise ValueError(
+                f"this encoder takes images (B, {', '.join(map(str, self.image_shape))}), got {tuple(x.shape)}"
+            )
         return self.network(x)
 
 
@@ -67,7 +70,7 @@ class ConvDecoder(nn.Module):
             nn.Unflatten(1, coarse),
         ]  # fmt: skip
         upward = (*reversed(channels), image_shape[0])
-        for before, after in zip(upward[:-1], upward[1:], strict=True):
+        for before, after in itertools.pairwise(upward):
             layers += [nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1), nn.SiLU()]
         self.network = nn.Sequential(*layers[:-1])
 

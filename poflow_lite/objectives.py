@@ -101,7 +101,7 @@ def likelihood(name: str, logits: Tensor) -> Independent:
 
 
 def gaussian_ceiling(dimensions: int) -> float:
-    """-(D/2) log 2π nats: no density N(x̂, I) of D pixels can exceed it, and neither can an average of such densities."""
+    """-(D/2) log 2π nats: no density N(x̂, I) of D pixels can exceed it, nor can an average of such."""
     return -0.5 * dimensions * math.log(2 * math.pi)
 
 

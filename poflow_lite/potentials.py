@@ -36,7 +36,7 @@ def mixing_weights(k: Tensor, transformations: int) -> Tensor:
             f"k must be (B,) integers or (B, {transformations}) floating-point weights, "
             f"got {tuple(k.shape)} of {k.dtype}"
         )
-    if k.numel() and not (0 <= int(k.min()) and int(k.max()) < transformations):
+    if k.numel() and (k.min() < 0 or k.max() >= transformations):
         raise ValueError(
             f"k must lie in 0..{transformations - 1} for {transformations} transformations, "
             f"got values from {int(k.min())} to {int(k.max())}"

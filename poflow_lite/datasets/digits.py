@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["DATASETS", "SPLITS", "Stills", "data_directory", "download_mnist", "load_digits", "load_mnist", "load_stills"]
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "Stills",
+    "data_directory",
+    "download_mnist",
+    "load_digits",
+    "load_mnist",
+    "load_stills",
+]
 
 SPLITS = ("train", "validation", "test")
 
@@ -78,8 +88,12 @@ def load_digits(split: str) -> Stills:
 
 # --- MNIST --------------------------------------------------------------------------------------------------------
 
-_MNIST_FILES = {"train-images-idx3-ubyte": 47_040_016, "train-labels-idx1-ubyte": 60_008,
-                "t10k-images-idx3-ubyte": 7_840_016, "t10k-labels-idx1-ubyte": 10_008}  # fmt: skip
+_MNIST_SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
 
 
 def data_directory() -> Path:
@@ -108,21 +122,22 @@ def load_mnist(split: str) -> Stills:
 
     Raises:
         FileNotFoundError: if it is not in :func:`data_directory`.
-        ValueError: if one of its files has the wrong size (truncated or foreign).
+        ValueError: if one of its files has the wrong checksum (truncated or foreign).
     """
     root = data_directory()
     raw = root / "MNIST" / "raw"
-    for file, size in _MNIST_FILES.items():
+    for file, expected in _MNIST_SHA256.items():
         path = raw / file
         if not path.is_file():
             raise FileNotFoundError(
                 f"MNIST is not in {raw} ({file} is missing). Get it with `poflow-lite download mnist`, "
                 "or set POFLOW_DATA to a folder that holds MNIST/raw"
             )
-        if path.stat().st_size != size:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != expected:
             raise ValueError(
-                f"{path} has {path.stat().st_size:,} bytes where MNIST has {size:,}: delete {raw} and run "
-                "`poflow-lite download mnist`"
+                f"{path} is damaged: its SHA-256 is {found[:12]}… where MNIST's is {expected[:12]}…. "
+                f"Delete {raw} and run `poflow-lite download mnist`"
             )
     from torchvision.datasets import MNIST
 

@@ -114,7 +114,7 @@ class TransformationSequences:
         return tuple(self.images.shape[1:])
 
     def poses(self, k: Tensor, times: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Parameters of all transformations at each frame: (B, n, K). Only column k moves; column starts at 0 or random.
+        """Parameters of all transformations at each frame: (B, n, K). Only column k moves.
 
         Args:
             k: (B,).
@@ -153,12 +153,12 @@ class TransformationSequences:
         """
         k = torch.as_tensor(k).expand(len(indices))
         transformations = len(self.transformations)
-        if not (0 <= int(k.min()) and int(k.max()) < transformations):
+        if k.min() < 0 or k.max() >= transformations:
             raise ValueError(
                 f"k must lie in 0..{transformations - 1} ({', '.join(self.names)}), "
                 f"got values from {int(k.min())} to {int(k.max())}"
             )
-        if not (0 <= int(indices.min()) and int(indices.max()) < len(self)):
+        if indices.min() < 0 or indices.max() >= len(self):
             raise ValueError(
                 f"image indices must lie in 0..{len(self) - 1}, got {int(indices.min())} to {int(indices.max())}"
             )
@@ -185,5 +185,5 @@ class TransformationSequences:
             if not 1 <= frames <= self.horizon:
                 raise ValueError(f"frames to draw must lie in 1..{self.horizon}, got {frames}")
             drawn = torch.rand(size, self.horizon, generator=generator).argsort(1)[:, :frames] + 1
-            times = torch.cat([torch.zeros(size, 1, dtype=torch.long), drawn.sort(1).values], 1)
+            times = torch.cat([torch.zeros(size, 1, dtype=torch.long), drawn], 1)
         return self.batch(indices, k, times, generator)

@@ -140,9 +140,7 @@ def _shift(t: Tensor) -> Tensor:
     return 20.0 * t
 
 
-SCALE = Transformation(
-    "scale", "0.1 × the first size", _grow, (math.log(0.7), math.log(1.0)), matrix=scale_matrix
-)
+SCALE = Transformation("scale", "0.1 × the first size", _grow, (math.log(0.7), math.log(1.0)), matrix=scale_matrix)
 ROTATE = Transformation("rotate", "10°", _turn, (-40.0, 40.0), matrix=rotation_matrix)
 HUE = Transformation("hue", "20°", _shift, (0.0, 360.0), recolour=hue)
 

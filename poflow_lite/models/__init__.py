@@ -1,0 +1,6 @@
+"""The models: each is the VAE and what it changes."""
+
+from poflow_lite.models.flow_factorized import FlowFactorizedVAE
+from poflow_lite.models.vae import VAE
+
+__all__ = ["VAE", "FlowFactorizedVAE"]

@@ -1,0 +1,10 @@
+"""Checks of the exercises, a module for each lesson: ``check.lesson01.gaussian_kl(your_function)``.
+
+Each check tests properties (a divergence is never negative, mass is conserved), prints a line when they hold, and
+raises :class:`CheckFailed` with a hint when they do not.
+"""
+
+from poflow_lite.check import lesson01, lesson07
+from poflow_lite.check._common import CheckFailed
+
+__all__ = ["CheckFailed", "lesson01", "lesson07"]

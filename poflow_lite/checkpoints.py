@@ -1,0 +1,117 @@
+"""Files that are either whole or absent: atomic writes, and checkpoints as safetensors with JSON metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Checkpoint", "load_checkpoint", "prepare_folder", "save_checkpoint", "write_atomically", "write_json"]
+
+_FORMAT = "poflow_lite checkpoint 1"
+
+
+def prepare_folder(folder: str | Path) -> Path:
+    """Make ``folder`` and prove that it can be written to, before any work is done for it.
+
+    Raises:
+        OSError: if it cannot be made or written to; the message says which and what to do.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"cannot write to the output folder {folder} ({error.strerror}): choose another with --out"
+        ) from error
+    return folder
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then rename it over; a crash leaves the old file."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # mkstemp makes private files
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a dictionary as indented JSON, atomically; NaN and infinity are refused rather than written."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+@dataclass
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Attributes:
+        model: state dictionary of the model.
+        optimizer: state of Adam by parameter number, as in ``Optimizer.state_dict()["state"]``.
+        metadata: configuration, step and history, as given to :func:`save_checkpoint`.
+    """
+
+    model: dict[str, Tensor]
+    optimizer: dict[int, dict[str, Tensor]]
+    metadata: dict[str, Any]
+
+
+def save_checkpoint(
+    path: Path, model: nn.Module, metadata: dict[str, Any], optimizer: torch.optim.Optimizer | None = None
+) -> None:
+    """Write model, optimiser state and JSON metadata as one safetensors file (no pickle), atomically."""
+    from safetensors.torch import save_file
+
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    if optimizer is not None:
+        for number, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {"format": _FORMAT, "metadata": json.dumps(metadata)}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, header))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint back.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if the file is damaged, or is not one of ours.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no checkpoint at {path}: make one with `poflow-lite train --out {path.parent}`"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or not a safetensors file ({error}): train it again") from error
+    if header.get("format") != _FORMAT:
+        raise ValueError(f"{path} is a safetensors file but not a poflow_lite checkpoint: choose another file")
+    model = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    optimizer: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, number, field = name.split(".")
+            optimizer.setdefault(int(number), {})[field] = value
+    return Checkpoint(model, optimizer, json.loads(header["metadata"]))

@@ -1,0 +1,143 @@
+"""The command ``poflow-lite``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Flow-factorized representation learning: train, measure and look.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
+Seed = Annotated[int, typer.Option("--seed", help="Decides weights and every draw.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Budget = Annotated[str, typer.Option("--budget", help="smoke (seconds), lecture (minutes) or full (hours, or a GPU).")]
+Data = Annotated[str, typer.Option("--data", help="digits (bundled) or mnist (see `download`).")]
+
+
+@app.command()
+def demo(out: Out = Path("runs/demo"), seed: Seed = 0, device: Device = "auto", budget: Budget = "lecture") -> None:
+    """Train a flow-factorized VAE on bundled handwritten digits, measure it on held-out ones, draw what it learned."""
+    from poflow_lite import experiments
+
+    typer.echo("Training a flow-factorized VAE on scikit-learn's handwritten digits …")
+    experiments.train("flow-factorized", "digits", budget, out, seed=seed, device=device, overwrite=True)
+    _report(experiments.evaluate(out, device=device), out)
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Option("--model", help="vae or flow-factorized.")] = "flow-factorized",
+    data: Data = "digits",
+    budget: Budget = "lecture",
+    seed: Seed = 0,
+    out: Out = Path("runs/train"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    device: Device = "auto",
+    start: Annotated[str, typer.Option("--start", help="Start pose: fixed (the paper's) or random.")] = "fixed",
+    kl_weight: Annotated[float | None, typer.Option("--kl-weight", help="β; default: the recipe's.")] = None,
+    likelihood: Annotated[
+        str, typer.Option("--likelihood", help="bernoulli, continuous-bernoulli or gaussian.")
+    ] = "bernoulli",
+) -> None:
+    """Train a model into a folder."""
+    from poflow_lite import experiments
+
+    changes: dict[str, Any] = {"start": start, "likelihood": likelihood}
+    if kl_weight is not None:
+        changes["beta"] = kl_weight
+    folder = experiments.train(model, data, budget, out, seed=seed, device=device, resume=resume, **changes)
+    typer.echo(f"Trained. Measure it with: poflow-lite evaluate {folder}")
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    split: Annotated[str, typer.Option("--split", help="test, or validation when choosing settings.")] = "test",
+    device: Device = "auto",
+) -> None:
+    """Measure a trained model on images it has not seen, and draw them."""
+    from poflow_lite import experiments
+
+    _report(experiments.evaluate(folder, device=device, split=split), folder)
+
+
+@app.command()
+def download(name: Annotated[str, typer.Argument(help="mnist")]) -> None:
+    """Download a data set into data/, or into the folder that POFLOW_DATA names."""
+    from poflow_lite.datasets import download_mnist
+
+    if name != "mnist":
+        raise ValueError(f"unknown data set {name!r}; known: mnist (digits needs no download)")
+    typer.echo(f"MNIST is in {download_mnist()}")
+
+
+@app.command()
+def student(
+    out: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    notebooks: Annotated[Path, typer.Option("--notebooks", help="Folder of the lessons.")] = Path("notebooks"),
+) -> None:
+    """Write the lessons without solutions and outputs, for students."""
+    from poflow_lite import lessons
+
+    for path in lessons.find_lessons(notebooks):
+        typer.echo(lessons.student_version(path, out))
+
+
+@app.command()
+def execute(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Lessons; all of notebooks/ by default.")] = None,
+) -> None:
+    """Run lessons in a fresh kernel and save their outputs: this, and nothing else, makes what is committed."""
+    from poflow_lite import lessons
+
+    for path in paths or lessons.find_lessons():
+        seconds = lessons.execute(path)
+        problems = lessons.lint(path)
+        typer.echo(f"{path.name}: {seconds:.0f} s, " + ("no problems" if not problems else f"{len(problems)} problems"))
+        for problem in problems:
+            typer.echo(f"  {problem}")
+
+
+def _report(metrics: dict[str, Any], folder: Path) -> None:
+    """Print ``metrics.json`` as a table."""
+    rows = [
+        ("flow" if metrics["model"] == "flow-factorized" else metrics["model"], "equivariance_error"),
+        ("no motion", "no_motion"),
+        ("median frame", "median_frame"),
+        ("reconstruction floor", "reconstruction_floor"),
+    ]
+    names = list(metrics["equivariance_error"])
+    typer.echo(f"\n{metrics['model']}, budget {metrics['budget']}, seed {metrics['seed']}, {metrics['data_set']}")
+    typer.echo("Equivariance error (L1 over all frames)  " + "".join(f"{name:>10}" for name in names))
+    for label, key in rows:
+        typer.echo(f"  {label:<38}" + "".join(f"{metrics[key][name]:>10.0f}" for name in names))
+    ratios = metrics["ratio_to_no_motion"]
+    typer.echo(f"  {'model ÷ no motion':<38}" + "".join(f"{ratios[name]:>10.2f}" for name in names))
+    likelihood = metrics["log_likelihood"]
+    typer.echo("Log-likelihood (nats per frame, N(x̂, I))")
+    for name in ("prediction", "reconstruction"):
+        error = likelihood["standard_error"][name]
+        typer.echo(f"  {name:<38}{likelihood[name]:>10.1f} ± {error:.1f}   (ceiling {likelihood['ceiling']:.1f})")
+    seconds = metrics["seconds"]
+    typer.echo(f"Seconds: {seconds['train']:.0f} training, {seconds['evaluate']:.0f} evaluation ({metrics['device']})")
+    typer.echo(f"Pictures and figures: {folder}/filmstrip.png, traversal.gif, metrics.json")
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line on standard error, never a traceback."""
+    try:
+        app()
+    except (ValueError, OSError, FloatingPointError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; a training run continues with --resume", err=True)
+        sys.exit(130)

@@ -1,0 +1,332 @@
+"""Runs: a recipe for every model, data set and budget; training into a folder; evaluating what lies in one."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from poflow_lite.checkpoints import load_checkpoint, prepare_folder, write_atomically, write_json
+from poflow_lite.datasets import TransformationSequences, load_stills
+from poflow_lite.flows import DiffusionPrior, PotentialFlow
+from poflow_lite.metrics import (
+    MedianFrame,
+    autoencode,
+    equivariance_errors,
+    log_likelihood,
+    no_motion,
+    predict,
+    smallest_eigenvalue,
+)
+from poflow_lite.models import VAE, FlowFactorizedVAE
+from poflow_lite.networks import ConvDecoder, ConvEncoder
+from poflow_lite.potentials import Force, Potential
+from poflow_lite.training import Schedule, fit, load_weights, resolve_device
+
+__all__ = ["BUDGETS", "MODELS", "Recipe", "build_model", "evaluate", "load_run", "recipe", "sequences", "train"]
+
+MODELS = ("vae", "flow-factorized")
+BUDGETS = ("smoke", "lecture", "full")
+CHECKPOINT, CONFIG, METRICS = "checkpoint.safetensors", "config.json", "metrics.json"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything besides data, seed and device that determines a run. All models of one budget share it.
+
+    Attributes:
+        steps, batch_size, frames: optimiser steps; sequences a step; frames decoded of each, besides frame 0.
+        learning_rate: Adam's, at its peak.
+        latent, channels, hidden: of encoder and decoder.
+        width, frequencies: of the potentials.
+        likelihood: p(x | z) in training.
+        beta: weight of the KL terms.
+        hamilton_jacobi, autoencoding, initial: weights of the further terms of the flow-factorized VAE.
+        horizon, start: T, and "fixed" or "random" start poses.
+        test_images: images on which the equivariance error is measured, at most.
+        likelihood_images, samples: images and importance samples for the log-likelihood.
+    """
+
+    steps: int
+    batch_size: int = 64
+    frames: int = 2
+    learning_rate: float = 4e-3
+    latent: int = 32
+    channels: tuple[int, ...] = (32, 64)
+    hidden: int = 256
+    width: int = 64
+    frequencies: int = 2
+    likelihood: str = "bernoulli"
+    beta: float = 0.1
+    hamilton_jacobi: float = 0.01
+    autoencoding: float = 0.1
+    initial: float = 0.0
+    horizon: int = 8
+    start: str = "fixed"
+    test_images: int = 10_000
+    likelihood_images: int = 64
+    samples: int = 100
+
+
+_RECIPES = {
+    ("digits", "smoke"): Recipe(steps=12, batch_size=16, test_images=32, likelihood_images=2, samples=10),
+    ("digits", "lecture"): Recipe(steps=900, likelihood_images=16),
+    ("digits", "full"): Recipe(steps=10_000),
+    ("mnist", "smoke"): Recipe(steps=12, batch_size=16, test_images=32, likelihood_images=2, samples=10),
+    ("mnist", "lecture"): Recipe(steps=5000),
+    ("mnist", "full"): Recipe(steps=60_000, batch_size=128),
+}
+
+
+def recipe(data: str, budget: str, **changes: Any) -> Recipe:
+    """The recipe of a budget on a data set, with some fields changed.
+
+    Raises:
+        ValueError: for an unknown data set or budget; the message lists the known ones.
+    """
+    known = list(dict.fromkeys(name for name, _ in _RECIPES))
+    if data not in known:
+        raise ValueError(f"unknown data set {data!r}; known: {', '.join(known)}")
+    if budget not in BUDGETS:
+        raise ValueError(f"unknown budget {budget!r}; known: {', '.join(BUDGETS)}")
+    return replace(_RECIPES[data, budget], **changes)
+
+
+def sequences(data: str, split: str, settings: Recipe) -> TransformationSequences:
+    """Sequences of one split in the paper's protocol."""
+    stills = load_stills(data, split)
+    return TransformationSequences(
+        stills.images, horizon=settings.horizon, start=settings.start, name=f"{stills.name}, {settings.start} start"
+    )
+
+
+def build_model(
+    model: str,
+    settings: Recipe,
+    image_shape: tuple[int, int, int] = (3, 28, 28),
+    transformations: int = 3,
+    seed: int = 0,
+) -> VAE:
+    """A freshly initialised model; the seed decides its weights, and the global random state is left as it was.
+
+    Raises:
+        ValueError: for an unknown model; the message lists the known ones.
+    """
+    if model not in MODELS:
+        raise ValueError(f"unknown model {model!r}; known: {', '.join(MODELS)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        networks = (settings.latent, settings.channels, settings.hidden)
+        encoder, decoder = ConvEncoder(image_shape, *networks), ConvDecoder(image_shape, *networks)
+        if model == "vae":
+            return VAE(encoder, decoder, settings.likelihood, settings.beta)
+        potential = Potential(settings.latent, transformations, settings.width, settings.horizon, settings.frequencies)
+        return FlowFactorizedVAE(
+            encoder,
+            decoder,
+            PotentialFlow(potential),
+            DiffusionPrior(transformations),
+            Force(settings.latent, transformations, horizon=settings.horizon) if settings.hamilton_jacobi else None,
+            settings.likelihood,
+            settings.beta,
+            settings.hamilton_jacobi,
+            settings.autoencoding,
+            settings.initial,
+        )
+
+
+# --- runs ---------------------------------------------------------------------------------------------------------
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    packages = ("poflow-lite", "torch", "torchvision", "numpy", "scikit-learn")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def machine(device: torch.device) -> str:
+    """The device in words, with its number of cores or its name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def train(
+    model: str,
+    data: str,
+    budget: str,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    **changes: Any,
+) -> Path:
+    """Train a model and leave ``config.json`` and ``checkpoint.safetensors`` in ``out``.
+
+    Args:
+        model, data, budget: names, see :data:`MODELS`, :data:`poflow_lite.datasets.DATASETS`, :data:`BUDGETS`.
+        out: folder of the run.
+        seed: of weights and every draw.
+        device: "auto", "cpu" or "cuda".
+        resume: continue an interrupted run with the same settings.
+        overwrite: replace a run that is there.
+        changes: fields of :class:`Recipe` that differ from the budget's.
+
+    Raises:
+        ValueError, FileNotFoundError, OSError: each says what came, what was expected and what to do.
+    """
+    settings = recipe(data, budget, **changes)
+    chosen = resolve_device(device)
+    built = build_model(model, settings, seed=seed)
+    training = sequences(data, "train", settings)
+    folder = prepare_folder(out)
+    checkpoint = folder / CHECKPOINT
+    if checkpoint.exists() and not (resume or overwrite):
+        raise ValueError(
+            f"{folder} already holds a run: add --resume to continue it, or choose another folder with --out"
+        )
+    if overwrite:
+        for name in (CHECKPOINT, METRICS):
+            (folder / name).unlink(missing_ok=True)
+    run = json.loads(json.dumps({"model": model, "data": data, "budget": budget, "seed": seed, **asdict(settings)}))
+    config = {**run, "data_set": training.name, "device": machine(chosen), "versions": versions(),
+              "command": " ".join(["poflow-lite", *sys.argv[1:]])}  # fmt: skip
+    if not (resume and checkpoint.exists()):
+        write_json(folder / CONFIG, config)
+    fit(
+        built,
+        partial(_draw, training, settings),
+        Schedule(settings.steps, settings.learning_rate),
+        seed=seed,
+        device=chosen,
+        checkpoint=checkpoint,
+        metadata=run,
+        resume=resume,
+        progress=progress,
+    )
+    return folder
+
+
+def _draw(training: TransformationSequences, settings: Recipe, generator: torch.Generator) -> Any:
+    return training.sample(settings.batch_size, settings.frames, generator)
+
+
+@dataclass
+class Run:
+    """A trained model with its configuration and training history."""
+
+    model: VAE
+    settings: Recipe
+    config: dict[str, Any]
+    history: list[dict[str, float]]
+
+
+def load_run(folder: str | Path, device: str = "auto") -> Run:
+    """Load what :func:`train` left in a folder.
+
+    Raises:
+        FileNotFoundError: if there is no run.
+        ValueError: if its checkpoint is damaged, foreign, unfinished or does not fit the configuration.
+    """
+    path = Path(folder) / CHECKPOINT
+    saved = load_checkpoint(path)
+    run = saved.metadata["run"]
+    fields = {name: run[name] for name in Recipe.__dataclass_fields__}
+    settings = Recipe(**fields | {"channels": tuple(fields["channels"])})
+    if saved.metadata["step"] < settings.steps:
+        raise ValueError(
+            f"{path} stopped at step {saved.metadata['step']} of {settings.steps}: finish it with `poflow-lite train --resume`"
+        )
+    model = build_model(run["model"], settings, seed=run["seed"])
+    load_weights(model, saved.model, path)
+    config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+    return Run(model.to(resolve_device(device)).eval(), settings, config, saved.metadata["history"])
+
+
+def evaluate(
+    folder: str | Path, *, device: str = "auto", split: str = "test", progress: bool = True, pictures: bool = True
+) -> dict[str, Any]:
+    """Measure the run in ``folder`` and write ``metrics.json``, and ``filmstrip.png`` and ``traversal.gif``, into it.
+
+    Args:
+        folder: of a finished run.
+        split: "test" for figures that are reported, "validation" for choices.
+        pictures: write the two pictures.
+
+    Returns:
+        The content of ``metrics.json``: errors in L1 pixel intensities summed over frames, likelihoods in nats a frame.
+    """
+    run = load_run(folder, device)
+    folder = prepare_folder(folder)
+    began = time.perf_counter()
+    settings = run.settings
+    training, held_out = (
+        sequences(run.config["data"], "train", settings),
+        sequences(run.config["data"], split, settings),
+    )
+    measured = replace_images(held_out, settings.test_images)
+    errors = equivariance_errors(
+        {
+            "equivariance_error": partial(predict, run.model),
+            "no_motion": no_motion,
+            "median_frame": MedianFrame(training, generator=torch.Generator().manual_seed(run.config["seed"])),
+            "reconstruction_floor": partial(autoencode, run.model),
+        },
+        measured,
+        progress=progress,
+    )
+    likelihood = log_likelihood(
+        run.model, measured, images=settings.likelihood_images, samples=settings.samples, progress=progress
+    )
+    metrics = {
+        **{name: run.config[name] for name in ("model", "data", "budget", "seed", "device", "versions")},
+        "data_set": f"{held_out.name}, {len(measured):,} measured",
+        "command": run.config["command"],
+        "seconds": {"train": run.history[-1]["seconds"], "evaluate": time.perf_counter() - began},
+        **errors,
+        "ratio_to_no_motion": {k: errors["equivariance_error"][k] / errors["no_motion"][k] for k in held_out.names},
+        "log_likelihood": asdict(likelihood),
+        "settings": asdict(settings),
+    }
+    if isinstance(run.model, FlowFactorizedVAE):
+        batch = measured.sample(min(64, len(measured)), generator=torch.Generator().manual_seed(0))
+        metrics["smallest_eigenvalue"] = smallest_eigenvalue(run.model, batch)
+        metrics["diffusion"] = dict(zip(held_out.names, run.model.prior.diffusion.tolist(), strict=True))
+    if pictures:
+        save_pictures(run.model, measured, folder, f"{run.config['model']} on {held_out.name}")
+    write_json(folder / METRICS, metrics)
+    return metrics
+
+
+def replace_images(source: TransformationSequences, count: int) -> TransformationSequences:
+    """The same protocol on the first ``count`` images."""
+    return TransformationSequences(
+        source.images[:count], source.transformations, source.horizon, source.start, source.name
+    )
+
+
+def save_pictures(model: VAE, held_out: TransformationSequences, folder: Path, title: str) -> None:
+    """Write ``filmstrip.png``, true over predicted frames of one image under each k, and ``traversal.gif``."""
+    from poflow_lite import plotting
+
+    transformations = torch.arange(len(held_out.names))
+    generator = torch.Generator().manual_seed(0)
+    batch = held_out.batch(torch.zeros(len(transformations), dtype=torch.long), transformations, generator=generator)
+    strip = plotting.filmstrip(batch.frames, predict(model, batch), held_out.names, title)
+    write_atomically(folder / "filmstrip.png", lambda path: strip.savefig(path))
+
+    images = torch.arange(min(6, len(held_out))).repeat_interleave(len(transformations))
+    batch = held_out.batch(images, transformations.repeat(len(images) // len(transformations)), generator=generator)
+    grid = predict(model, batch).unflatten(0, (-1, len(transformations))).transpose(0, 1)
+    write_atomically(folder / "traversal.gif", lambda path: path.write_bytes(plotting.gif(grid)))

@@ -1,0 +1,154 @@
+"""Figures of the course: filmstrips, bars, curves, animations. None touches matplotlib's global state."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+__all__ = [
+    "COLORS",
+    "MARKERS",
+    "equivariance_bars",
+    "figure",
+    "filmstrip",
+    "gif",
+    "image_grid",
+    "show",
+    "training_curves",
+]
+
+COLORS: list[tuple[float, float, float]] = list(sns.color_palette("colorblind"))
+"""Palette that stays distinct in the common colour-vision deficiencies."""
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+"""Second channel beside colour: use the i-th marker with the i-th colour."""
+
+
+def figure(width: float = 7.0, height: float = 3.0, rows: int = 1, columns: int = 1, **options: Any) -> tuple:
+    """A figure with a grid of axes, laid out so that nothing overlaps: ``(figure, axes)`` as from ``plt.subplots``."""
+    fig = Figure(figsize=(width, height), layout="constrained", dpi=100)
+    axes = fig.subplots(rows, columns, **options)
+    for axis in np.atleast_1d(axes).flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    return fig, axes
+
+
+def show(fig: Figure, alt: str) -> None:
+    """Display a figure in a notebook together with its alternative text, for readers who do not see it."""
+    from IPython.display import display
+
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png")
+    bundle = {"image/png": buffer.getvalue(), "text/plain": f"[figure] {alt}"}
+    display(bundle, raw=True, metadata={"image/png": {"alt": alt}})
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    """(C, H, W) in [0, 1] → (H, W, C) bytes."""
+    return (image.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+
+
+def _bare(axis: Axes) -> None:
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+
+
+def image_grid(
+    images: Tensor,
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+    title: str = "",
+    size: float = 0.72,
+) -> Figure:
+    """Images (rows, columns, C, H, W) on a grid, with labels at the left and on top; ``size`` in inches an image."""
+    rows, columns = images.shape[:2]
+    margin = 0.09 * max(map(len, row_labels), default=0)
+    fig, axes = figure(size * columns + margin, size * rows + 0.3 * bool(title), rows, columns, squeeze=False)
+    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
+    for (row, column), axis in np.ndenumerate(axes):
+        axis.imshow(_pixels(images[row, column]))
+        _bare(axis)
+        if column == 0 and row < len(row_labels):
+            axis.set_ylabel(row_labels[row], rotation=0, ha="right", va="center", fontsize=9)
+        if row == 0 and column < len(column_labels):
+            axis.set_title(column_labels[column], fontsize=9)
+    if title:
+        fig.suptitle(title, fontsize=10)
+    return fig
+
+
+def filmstrip(true: Tensor, predicted: Tensor, names: Sequence[str], title: str = "") -> Figure:
+    """Rendered frames over predicted ones, a pair of rows for each sequence.
+
+    Args:
+        true, predicted: (N, T+1, C, H, W), N sequences.
+        names: N labels, normally of the transformations.
+        title: says which data and model are shown.
+    """
+    rows = [image for pair in zip(true, predicted, strict=True) for image in pair]
+    labels = [label for name in names for label in (f"{name}: true", "predicted")]
+    columns = [f"t = {t}" for t in range(true.shape[1])]
+    return image_grid(torch.stack(rows), labels, columns, title)
+
+
+def training_curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
+    """One panel for each term of the loss over optimiser steps, from the history that :func:`training.fit` returns."""
+    terms = [name for name in history[0] if name not in ("step", "seconds", "learning_rate", "loss")]
+    fig, axes = figure(3.2 * len(terms), 2.6, 1, len(terms), squeeze=False)
+    steps = [entry["step"] for entry in history]
+    for color, name, axis in zip(COLORS, terms, axes.flat, strict=False):
+        axis.plot(steps, [entry[name] for entry in history], color=color, linewidth=1)
+        axis.set(title=name.replace("_", " "), xlabel="optimiser step")
+    axes[0, 0].set_ylabel("nats per sequence")
+    if title:
+        fig.suptitle(title, fontsize=10)
+    return fig
+
+
+def equivariance_bars(metrics: Mapping[str, Any], title: str = "") -> Figure:
+    """Equivariance error of each transformation beside no-motion, median frame and floor, from a ``metrics.json``."""
+    kinds = ["no_motion", "median_frame", "equivariance_error", "reconstruction_floor"]
+    names = list(metrics["equivariance_error"])
+    fig, axis = figure(7, 2.8)
+    width = 0.8 / len(kinds)
+    for i, kind in enumerate(kinds):
+        places = np.arange(len(names)) + (i - (len(kinds) - 1) / 2) * width
+        heights = [metrics[kind][name] for name in names]
+        label = "model" if kind == "equivariance_error" else kind.replace("_", " ")
+        bars = axis.bar(places, heights, width * 0.92, color=COLORS[i], label=label, hatch=["", "//", "", ".."][i])
+        axis.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
+    axis.set(xticks=range(len(names)), xticklabels=names, ylabel="L1 error over all frames", title=title)
+    axis.legend(frameon=False, fontsize=8)
+    return fig
+
+
+def gif(frames: Tensor, path: Path | None = None, scale: int = 3, milliseconds: int = 180) -> bytes:
+    """Animate a grid of image sequences, forth and back: frames (rows, columns, T+1, C, H, W) → GIF bytes.
+
+    Args:
+        frames: values in [0, 1].
+        path: where to write the file as well.
+        scale: enlargement of a pixel.
+        milliseconds: duration of a frame.
+    """
+    from PIL import Image
+
+    pictures = []
+    for t in range(frames.shape[2]):
+        rows = [np.concatenate([_pixels(image) for image in row[:, t]], 1) for row in frames]
+        picture = Image.fromarray(np.concatenate(rows, 0))
+        pictures.append(picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST))
+    loop = pictures + pictures[-2:0:-1]
+    buffer = io.BytesIO()
+    loop[0].save(buffer, "GIF", save_all=True, append_images=loop[1:], duration=milliseconds, loop=0)
+    if path is not None:
+        path.write_bytes(buffer.getvalue())
+    return buffer.getvalue()

@@ -1,0 +1,178 @@
+"""One training loop for every model: Adam, warm-up and cosine decay, checkpoints that resume bit-exactly."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from poflow_lite.checkpoints import load_checkpoint, save_checkpoint
+from poflow_lite.datasets.sequences import Batch
+from poflow_lite.objectives import Terms
+
+__all__ = ["Schedule", "fit", "load_weights", "resolve_device", "step_generator"]
+
+
+def resolve_device(device: str = "auto") -> torch.device:
+    """The device of that name; "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: for a name PyTorch does not know or a device that is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {device!r}: use auto, cpu or cuda") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("this machine has no CUDA device that PyTorch can use: use --device auto or cpu")
+    return chosen
+
+
+def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """The random generator of one training step, a function of (seed, step): resuming needs no saved state."""
+    state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(state >> 1))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train.
+
+    Attributes:
+        steps: number of optimiser steps.
+        learning_rate: Adam's, at its peak.
+        warmup: steps over which it rises linearly from 0, before a cosine takes it back to 0.
+        clip: largest norm of the gradient of all parameters together, nats per latent or weight unit.
+    """
+
+    steps: int
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    clip: float = 1e4
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step 0, 1, ..., steps - 1."""
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.learning_rate * min(1.0, (step + 1) / self.warmup) * cosine
+
+
+def fit(
+    model: nn.Module,
+    sample: Callable[[torch.Generator], Batch],
+    schedule: Schedule,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    checkpoint: Path | None = None,
+    metadata: dict[str, Any] | None = None,
+    resume: bool = False,
+    save_every: int = 250,
+    log_every: int = 25,
+    progress: bool = True,
+) -> list[dict[str, float]]:
+    """Minimise ``model.terms(batch).loss`` and return the history of its terms.
+
+    Args:
+        model: anything with ``terms(batch, generator) -> Terms``; trained in place, on ``device``.
+        sample: draws a batch from a CPU generator; called once a step.
+        schedule: steps, learning rate, clipping.
+        seed: with the step number it determines every draw of the run.
+        checkpoint: safetensors file to write every ``save_every`` steps and at the end; none is written by default.
+        metadata: recorded in the checkpoint; ``resume`` requires the same.
+        resume: continue from ``checkpoint`` where it exists; on a CPU the result is bit for bit that of one run.
+        log_every: steps between entries of the history.
+        progress: show a bar with every term.
+
+    Returns:
+        One dictionary per entry: step, seconds since the start, learning rate, loss and the batch mean of each term,
+        in nats per sequence.
+
+    Raises:
+        FloatingPointError: if the loss stops being finite; the message names the term and the step.
+        ValueError: if ``checkpoint`` belongs to another run, or is damaged.
+    """
+    from tqdm.auto import tqdm
+
+    model.to(device).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99))
+    first, history, began = 0, [], time.perf_counter()
+    if resume and checkpoint is not None and checkpoint.is_file():
+        first, history = _restore(checkpoint, model, optimizer, metadata)
+        began -= history[-1]["seconds"] if history else 0.0
+
+    bar = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, disable=not progress,
+               desc="training", unit="step", mininterval=0.5)  # fmt: skip
+    for step in bar:
+        batch = sample(step_generator(seed, step)).to(device)
+        terms = model.terms(batch, step_generator(seed, step, device))
+        loss = terms.loss
+        _require_finite(loss, terms, step)
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+        optimizer.step()
+
+        done = step + 1
+        if done % log_every == 0 or done == schedule.steps:
+            summary = terms.summary()
+            entry = {"step": done, "seconds": time.perf_counter() - began, "learning_rate": schedule.rate(step)}
+            history.append({**entry, "loss": loss.item(), **summary})
+            bar.set_postfix({name: f"{value:.0f}" for name, value in summary.items()}, refresh=False)
+        if checkpoint is not None and (done % save_every == 0 or done == schedule.steps):
+            record = {"run": metadata, "step": done, "history": history}
+            save_checkpoint(checkpoint, model, record, optimizer)
+    model.eval()
+    return history
+
+
+def _require_finite(loss: torch.Tensor, terms: Terms, step: int) -> None:
+    if torch.isfinite(loss):
+        return
+    bad = [name for name, value in terms.summary().items() if not math.isfinite(value)] or ["loss"]
+    raise FloatingPointError(
+        f"training stopped at step {step}: {', '.join(bad)} became NaN or infinite. "
+        "Lower the learning rate, or look for bad pixels in the data"
+    )
+
+
+def _restore(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, metadata: dict[str, Any] | None
+) -> tuple[int, list[dict[str, float]]]:
+    """Load weights and optimiser state in place; return the step to go on with and the history so far."""
+    saved = load_checkpoint(path)
+    run = saved.metadata["run"]
+    if run != metadata:
+        before, now = run or {}, metadata or {}
+        different = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        raise ValueError(
+            f"{path} belongs to another run (different: {', '.join(different)}): "
+            "resume with the settings it was started with, or choose another folder"
+        )
+    load_weights(model, saved.model, path)
+    optimizer.load_state_dict({"state": saved.optimizer, "param_groups": optimizer.state_dict()["param_groups"]})
+    return saved.metadata["step"], saved.metadata["history"]
+
+
+def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Load a state dictionary, all of it.
+
+    Raises:
+        ValueError: if names or shapes are not those of ``model``.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} holds another model than {type(model).__name__} with these settings: load it with its own"
+        ) from error
