@@ -36,16 +36,16 @@ def prepare_folder(folder: str | Path) -> Path:
     return folder
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then rename it over; a crash leaves the old file."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then rename it over; a crash leaves the old file.
+
+    The temporary file has a fixed name, so that what a killed process leaves behind is overwritten by the next.
+    """
+    temporary = path.with_name(f".partial-{path.name}")
     try:
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp makes private files
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -76,7 +76,7 @@ def save_checkpoint(
     path: Path, model: nn.Module, metadata: dict[str, Any], optimizer: torch.optim.Optimizer | None = None
 ) -> None:
     """Write model, optimiser state and JSON metadata as one safetensors file (no pickle), atomically."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if optimizer is not None:
@@ -84,7 +84,7 @@ def save_checkpoint(
             tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"format": _FORMAT, "metadata": json.dumps(metadata)}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, header))
+    write_atomically(path, lambda temporary: temporary.write_bytes(save(tensors, header)))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +28,6 @@ def demo(out: Out = Path("runs/demo"), seed: Seed = 0, device: Device = "auto", 
     """Train a flow-factorized VAE on bundled handwritten digits, measure it on held-out ones, draw what it learned."""
     from poflow_lite import experiments
 
-    typer.echo("Training a flow-factorized VAE on scikit-learn's handwritten digits …")
     experiments.train("flow-factorized", "digits", budget, out, seed=seed, device=device, overwrite=True)
     _report(experiments.evaluate(out, device=device), out)
 
@@ -53,7 +53,11 @@ def train(
     changes: dict[str, Any] = {"start": start, "likelihood": likelihood}
     if kl_weight is not None:
         changes["beta"] = kl_weight
-    folder = experiments.train(model, data, budget, out, seed=seed, device=device, resume=resume, **changes)
+    try:
+        folder = experiments.train(model, data, budget, out, seed=seed, device=device, resume=resume, **changes)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; the same command with --resume goes on from the last checkpoint in {out}", err=True)
+        raise typer.Exit(130) from None
     typer.echo(f"Trained. Measure it with: poflow-lite evaluate {folder}")
 
 
@@ -67,6 +71,40 @@ def evaluate(
     from poflow_lite import experiments
 
     _report(experiments.evaluate(folder, device=device, split=split), folder)
+
+
+@app.command()
+def tradeoff(
+    data: Data = "digits",
+    budget: Budget = "lecture",
+    kl_weights: Annotated[
+        str, typer.Option("--kl-weights", help="Values of β, separated by commas.")
+    ] = "0.03,0.1,0.3,1",
+    seeds: Annotated[str, typer.Option("--seeds", help="Separated by commas.")] = "0",
+    out: Out = Path("runs/tradeoff"),
+    device: Device = "auto",
+) -> None:
+    """Show what the KL weight trades: train one model for each β, measure all on the validation split."""
+    from poflow_lite import experiments
+
+    weights = _numbers(kl_weights, "--kl-weights", float)
+    result = experiments.kl_tradeoff(data, budget, weights, out, seeds=_numbers(seeds, "--seeds", int), device=device)
+    typer.echo(f"\n{result['data_set']}, budget {budget}: equivariance error ÷ no motion, nats per frame")
+    typer.echo(
+        "      β  seed" + "".join(f"{name:>16}" for name in ("scale", "rotate", "hue", "prediction", "reconstruction"))
+    )
+    for cell in result["cells"]:
+        ratios = "".join(f"{value:>16.3f}" for value in cell["ratio_to_no_motion"].values())
+        likelihoods = "".join(f"{cell['log_likelihood'][name]:>16.1f}" for name in ("prediction", "reconstruction"))
+        typer.echo(f"{cell['kl_weight']:>7g}{cell['seed']:>6}{ratios}{likelihoods}")
+    typer.echo(f"Figure and numbers: {out}/tradeoff.png, tradeoff.json")
+
+
+def _numbers(text: str, option: str, kind: Callable[[str], float]) -> list:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} takes numbers separated by commas, got {text!r}") from None
 
 
 @app.command()
@@ -138,6 +176,3 @@ def main() -> None:
     except (ValueError, OSError, FloatingPointError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; a training run continues with --resume", err=True)
-        sys.exit(130)

@@ -6,6 +6,7 @@ import json
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -31,7 +32,19 @@ from poflow_lite.networks import ConvDecoder, ConvEncoder
 from poflow_lite.potentials import Force, Potential
 from poflow_lite.training import Schedule, fit, load_weights, resolve_device
 
-__all__ = ["BUDGETS", "MODELS", "Recipe", "build_model", "evaluate", "load_run", "recipe", "sequences", "train"]
+__all__ = [
+    "BUDGETS",
+    "MODELS",
+    "Recipe",
+    "Run",
+    "build_model",
+    "evaluate",
+    "kl_tradeoff",
+    "load_run",
+    "recipe",
+    "sequences",
+    "train",
+]
 
 MODELS = ("vae", "flow-factorized")
 BUDGETS = ("smoke", "lecture", "full")
@@ -200,10 +213,11 @@ def train(
         for name in (CHECKPOINT, METRICS):
             (folder / name).unlink(missing_ok=True)
     run = json.loads(json.dumps({"model": model, "data": data, "budget": budget, "seed": seed, **asdict(settings)}))
-    config = {**run, "data_set": training.name, "device": machine(chosen), "versions": versions(),
-              "command": " ".join(["poflow-lite", *sys.argv[1:]])}  # fmt: skip
-    if not (resume and checkpoint.exists()):
-        write_json(folder / CONFIG, config)
+    notes = {"data_set": training.name, "device": machine(chosen), "versions": versions(), "command": _command()}
+    if not checkpoint.exists():
+        write_json(folder / CONFIG, {**run, **notes})
+    if progress:
+        print(f"{model}, budget {budget}, seed {seed}, on {training.name}, {notes['device']}")
     fit(
         built,
         partial(_draw, training, settings),
@@ -211,11 +225,17 @@ def train(
         seed=seed,
         device=chosen,
         checkpoint=checkpoint,
-        metadata=run,
+        run=run,
+        notes=notes,
         resume=resume,
         progress=progress,
     )
     return folder
+
+
+def _command() -> str:
+    """The command line of this process, without the folder the program lies in."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def _draw(training: TransformationSequences, settings: Recipe, generator: torch.Generator) -> Any:
@@ -246,11 +266,12 @@ def load_run(folder: str | Path, device: str = "auto") -> Run:
     settings = Recipe(**fields | {"channels": tuple(fields["channels"])})
     if saved.metadata["step"] < settings.steps:
         raise ValueError(
-            f"{path} stopped at step {saved.metadata['step']} of {settings.steps}: finish it with `poflow-lite train --resume`"
+            f"{path} stopped at step {saved.metadata['step']} of {settings.steps}: "
+            "finish it with `poflow-lite train --resume`"
         )
     model = build_model(run["model"], settings, seed=run["seed"])
     load_weights(model, saved.model, path)
-    config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+    config = {**run, **saved.metadata["notes"]}
     return Run(model.to(resolve_device(device)).eval(), settings, config, saved.metadata["history"])
 
 
@@ -297,7 +318,7 @@ def evaluate(
         **errors,
         "ratio_to_no_motion": {k: errors["equivariance_error"][k] / errors["no_motion"][k] for k in held_out.names},
         "log_likelihood": asdict(likelihood),
-        "settings": asdict(settings),
+        "settings": {name: run.config[name] for name in Recipe.__dataclass_fields__},
     }
     if isinstance(run.model, FlowFactorizedVAE):
         batch = measured.sample(min(64, len(measured)), generator=torch.Generator().manual_seed(0))
@@ -324,9 +345,54 @@ def save_pictures(model: VAE, held_out: TransformationSequences, folder: Path, t
     generator = torch.Generator().manual_seed(0)
     batch = held_out.batch(torch.zeros(len(transformations), dtype=torch.long), transformations, generator=generator)
     strip = plotting.filmstrip(batch.frames, predict(model, batch), held_out.names, title)
-    write_atomically(folder / "filmstrip.png", lambda path: strip.savefig(path))
+    write_atomically(folder / "filmstrip.png", lambda path: strip.savefig(path, dpi=150, format="png"))
 
     images = torch.arange(min(6, len(held_out))).repeat_interleave(len(transformations))
     batch = held_out.batch(images, transformations.repeat(len(images) // len(transformations)), generator=generator)
     grid = predict(model, batch).unflatten(0, (-1, len(transformations))).transpose(0, 1)
     write_atomically(folder / "traversal.gif", lambda path: path.write_bytes(plotting.gif(grid)))
+
+
+def kl_tradeoff(
+    data: str,
+    budget: str,
+    weights: Sequence[float],
+    out: str | Path,
+    *,
+    seeds: Sequence[int] = (0,),
+    device: str = "auto",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train one flow-factorized VAE for each KL weight β and seed; write ``tradeoff.json`` and ``tradeoff.png``.
+
+    Measured on the validation split, because β is chosen from it. A cell that is done is not run again.
+
+    Args:
+        data, budget: as for :func:`train`.
+        weights: values of β.
+        out: folder; each cell gets one of its own inside.
+        seeds: of the runs.
+
+    Returns:
+        ``{"data_set", "command", "versions", "device", "cells": [...]}``; a cell has β, seed and what was measured.
+    """
+    folder = prepare_folder(out)
+    cells = []
+    for beta in weights:
+        for seed in seeds:
+            place = folder / f"beta-{beta:g}-seed-{seed}"
+            if not (place / METRICS).exists():
+                options = {"seed": seed, "device": device, "progress": progress}
+                train("flow-factorized", data, budget, place, resume=True, beta=beta, **options)
+                evaluate(place, device=device, split="validation", progress=progress, pictures=False)
+            metrics = json.loads((place / METRICS).read_text(encoding="utf-8"))
+            kept = ("equivariance_error", "ratio_to_no_motion", "reconstruction_floor", "log_likelihood", "seconds")
+            cells.append({"kl_weight": beta, "seed": seed, **{name: metrics[name] for name in kept}})
+    common = ("data_set", "budget", "device", "versions")
+    result = {**{name: metrics[name] for name in common}, "command": _command(), "cells": cells}
+    from poflow_lite import plotting
+
+    figure = plotting.tradeoff_curves(cells, f"{metrics['data_set']}, budget {budget}")
+    write_atomically(folder / "tradeoff.png", lambda path: figure.savefig(path, dpi=150, format="png"))
+    write_json(folder / "tradeoff.json", result)
+    return result

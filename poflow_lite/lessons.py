@@ -14,9 +14,8 @@ from poflow_lite.checkpoints import prepare_folder, write_atomically
 
 __all__ = ["execute", "find_lessons", "lint", "setup_cell", "student_version"]
 
-REPOSITORY = (
-    "https://github.com/poflow-lite/poflow_lite"  # the one place; pyproject.toml and the lessons are tested against it
-)
+# The one place for the address; a test holds pyproject.toml and every lesson to it.
+REPOSITORY = "https://github.com/poflow-lite/poflow_lite"
 
 SETUP_TEMPLATE = """\
 import importlib.util as find, subprocess, sys
@@ -46,9 +45,7 @@ def find_lessons(folder: str | Path = "notebooks") -> list[Path]:
     """
     found = sorted(Path(folder).glob("[0-9][0-9]-*.ipynb"))
     if not found:
-        raise FileNotFoundError(
-            f"no lessons (NN-*.ipynb) in {Path(folder).resolve()}: run this in the repository's root"
-        )
+        raise FileNotFoundError(f"no lessons (NN-*.ipynb) in {folder}: run this in the repository's root")
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ __all__ = [
     "gif",
     "image_grid",
     "show",
+    "tradeoff_curves",
     "training_curves",
 ]
 
@@ -127,6 +128,35 @@ def equivariance_bars(metrics: Mapping[str, Any], title: str = "") -> Figure:
         axis.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
     axis.set(xticks=range(len(names)), xticklabels=names, ylabel="L1 error over all frames", title=title)
     axis.legend(frameon=False, fontsize=8)
+    return fig
+
+
+def tradeoff_curves(cells: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
+    """Equivariance error (left) and log-likelihood (right) against the KL weight, mean and range over seeds.
+
+    Args:
+        cells: as in ``tradeoff.json``.
+        title: says which data and budget are shown.
+    """
+    fig, (left, right) = figure(8.5, 3.2, 1, 2)
+    weights = sorted({cell["kl_weight"] for cell in cells})
+
+    def curve(axis: Axes, i: int, label: str, read: Callable[[Mapping[str, Any]], float]) -> None:
+        values = [[read(cell) for cell in cells if cell["kl_weight"] == weight] for weight in weights]
+        axis.plot(weights, [np.mean(v) for v in values], color=COLORS[i], marker=MARKERS[i], label=label)
+        axis.fill_between(weights, [min(v) for v in values], [max(v) for v in values], color=COLORS[i], alpha=0.2)
+
+    for i, name in enumerate(cells[0]["ratio_to_no_motion"]):
+        curve(left, i, name, lambda cell, name=name: cell["ratio_to_no_motion"][name])
+    for i, name in enumerate(("prediction", "reconstruction"), start=3):
+        curve(right, i, name, lambda cell, name=name: cell["log_likelihood"][name])
+    left.set(ylabel="equivariance error ÷ no motion", ylim=(0, None))
+    right.set(ylabel="log-likelihood (nats per frame)")
+    for axis in (left, right):
+        axis.set(xscale="log", xlabel="KL weight β")
+        axis.legend(frameon=False, fontsize=8)
+    if title:
+        fig.suptitle(title, fontsize=10)
     return fig
 
 

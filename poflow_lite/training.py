@@ -73,7 +73,8 @@ def fit(
     seed: int = 0,
     device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
-    metadata: dict[str, Any] | None = None,
+    run: dict[str, Any] | None = None,
+    notes: dict[str, Any] | None = None,
     resume: bool = False,
     save_every: int = 250,
     log_every: int = 25,
@@ -87,7 +88,8 @@ def fit(
         schedule: steps, learning rate, clipping.
         seed: with the step number it determines every draw of the run.
         checkpoint: safetensors file to write every ``save_every`` steps and at the end; none is written by default.
-        metadata: recorded in the checkpoint; ``resume`` requires the same.
+        run: what determines the run, as JSON; recorded in the checkpoint, and ``resume`` requires the same.
+        notes: what else to record there.
         resume: continue from ``checkpoint`` where it exists; on a CPU the result is bit for bit that of one run.
         log_every: steps between entries of the history.
         progress: show a bar with every term.
@@ -106,7 +108,7 @@ def fit(
     optimizer = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99))
     first, history, began = 0, [], time.perf_counter()
     if resume and checkpoint is not None and checkpoint.is_file():
-        first, history = _restore(checkpoint, model, optimizer, metadata)
+        first, history = _restore(checkpoint, model, optimizer, run)
         began -= history[-1]["seconds"] if history else 0.0
 
     bar = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, disable=not progress,
@@ -130,7 +132,7 @@ def fit(
             history.append({**entry, "loss": loss.item(), **summary})
             bar.set_postfix({name: f"{value:.0f}" for name, value in summary.items()}, refresh=False)
         if checkpoint is not None and (done % save_every == 0 or done == schedule.steps):
-            record = {"run": metadata, "step": done, "history": history}
+            record = {"run": run, "notes": notes, "step": done, "history": history}
             save_checkpoint(checkpoint, model, record, optimizer)
     model.eval()
     return history
@@ -147,13 +149,12 @@ def _require_finite(loss: torch.Tensor, terms: Terms, step: int) -> None:
 
 
 def _restore(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, metadata: dict[str, Any] | None
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, run: dict[str, Any] | None
 ) -> tuple[int, list[dict[str, float]]]:
     """Load weights and optimiser state in place; return the step to go on with and the history so far."""
     saved = load_checkpoint(path)
-    run = saved.metadata["run"]
-    if run != metadata:
-        before, now = run or {}, metadata or {}
+    before, now = saved.metadata["run"] or {}, run or {}
+    if before != now:
         different = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         raise ValueError(
             f"{path} belongs to another run (different: {', '.join(different)}): "

@@ -22,8 +22,8 @@ class FlowFactorizedVAE(VAE):
         Σ_t ( E_q[log p(x_t | z_t)] - β KL(q_t(· | x_0, k) ‖ p_t(· | k)) ) - λ_HJ Σ_t E[R²] - λ_0 ‖∇u^k(z_0, 0)‖²
 
     with q_t the density that the flow makes of q_0, p_t = N(0, (1 + 2 D_k t) I), and R the residual of the generalised
-    Hamilton-Jacobi equation. Without the penalties, and with β = 1, each summand is an evidence lower bound on log p(x_t | k), because
-    q_t is a proper density on z_t.
+    Hamilton-Jacobi equation. Without the penalties, and with β = 1, each summand is an evidence lower bound on
+    log p(x_t | k), because q_t is a proper density of z_t.
 
     Args:
         encoder, decoder, likelihood, beta: as for :class:`VAE`; β weighs the KL terms of all frames.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
 from poflow_lite.datasets.sequences import Batch
 from poflow_lite.flows import Path
-from poflow_lite.objectives import Terms, diagonal_normal, gaussian_kl, likelihood, reparameterize
+from poflow_lite.objectives import LIKELIHOODS, Terms, diagonal_normal, gaussian_kl, likelihood, reparameterize
 
 __all__ = ["VAE"]
 
@@ -24,10 +26,17 @@ class VAE(nn.Module):
         decoder: z (B, d) ↦ logits (B, C, H, W).
         likelihood: p(x | z), one of :data:`poflow_lite.objectives.LIKELIHOODS`.
         beta: weight of the KL term in the loss; 1 is the VAE, larger is β-VAE.
+
+    Raises:
+        ValueError: for an unknown likelihood, or a β that is negative or not finite.
     """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, likelihood: str = "bernoulli", beta: float = 1.0):
         super().__init__()
+        if likelihood not in LIKELIHOODS:
+            raise ValueError(f"unknown likelihood {likelihood!r}; known: {', '.join(LIKELIHOODS)}")
+        if not (math.isfinite(beta) and beta >= 0):
+            raise ValueError(f"beta must be a finite number of at least 0, got {beta}")
         self.encoder, self.decoder = encoder, decoder
         self.likelihood, self.beta = likelihood, beta
 

@@ -1,0 +1,119 @@
+"""Measurements, not assertions: ``pytest tests/benchmarks``. Compare figures of one run only; machines are noisy.
+
+Each group holds what is to be compared; ``--benchmark-json FILE`` keeps the figures.
+"""
+
+import resource
+
+import pytest
+import torch
+from torch.func import grad, hessian, vmap
+
+from poflow_lite.datasets import TransformationSequences, load_stills
+from poflow_lite.experiments import build_model, recipe
+from poflow_lite.flows import PotentialFlow
+from poflow_lite.potentials import Potential
+
+BATCH = 64
+
+
+@pytest.fixture(scope="module")
+def training():
+    return TransformationSequences(load_stills("digits", "train").images)
+
+
+# --- one training step --------------------------------------------------------------------------------------------
+
+
+def step_of(model, optimizer, batch):
+    """Forward, backward and update on a batch that is there already."""
+
+    def step():
+        optimizer.zero_grad()
+        model.terms(batch, torch.Generator().manual_seed(0)).loss.backward()
+        optimizer.step()
+
+    return step
+
+
+@pytest.mark.benchmark(group="one training step, 4 images decoded per sequence", min_rounds=15, warmup=True)
+@pytest.mark.parametrize("model", ["vae", "flow-factorized"])
+def test_training_step(benchmark, training, model):
+    """Both decode 4 B images: the VAE 4 frames of each sequence, the flow 3 of them and one autoencoded."""
+    settings = recipe("digits", "lecture")
+    built = build_model(model, settings)
+    batch = training.sample(BATCH, 3 if model == "vae" else 2, torch.Generator().manual_seed(0))
+    benchmark(step_of(built, torch.optim.Adam(built.parameters()), batch))
+
+
+@pytest.mark.benchmark(group="one training step of the paper's objective, 3 images decoded per sequence", min_rounds=15)
+@pytest.mark.parametrize("model", ["vae", "flow-factorized"])
+def test_training_step_of_the_papers_objective(benchmark, training, model):
+    """The same comparison without the autoencoding term."""
+    built = build_model(model, recipe("digits", "lecture", autoencoding=0.0))
+    batch = training.sample(BATCH, 2, torch.Generator().manual_seed(0))
+    benchmark(step_of(built, torch.optim.Adam(built.parameters()), batch))
+
+
+# --- gradient and exact log-determinant of the potential ----------------------------------------------------------
+
+
+def closed_form(potential, z, t, k):
+    flow = PotentialFlow(potential)
+    return flow.step(z, t, k), flow.log_det(z, t, k)
+
+
+def one_row_at_a_time(potential, z, t, k):
+    """The usual autograd route: differentiate the value, then each component of the gradient, keeping the graph."""
+    z = z.detach().requires_grad_(True)
+    gradient = torch.autograd.grad(potential.value(z, t, k).sum(), z, create_graph=True)[0]
+    rows = [torch.autograd.grad(column.sum(), z, create_graph=True)[0] for column in gradient.unbind(1)]
+    return z + gradient, torch.linalg.slogdet(torch.eye(z.shape[1]) + torch.stack(rows, 1)).logabsdet
+
+
+def batched_autograd(potential, z, t, k):
+    """torch.func's vectorised route."""
+
+    def value(point, index):
+        return potential.value(point[None], t, index[None])[0]
+
+    weights = torch.nn.functional.one_hot(k, potential.transformations).to(z)
+    matrices = vmap(hessian(value))(z, weights)
+    return z + vmap(grad(value))(z, weights), torch.linalg.slogdet(torch.eye(z.shape[1]) + matrices).logabsdet
+
+
+@pytest.mark.benchmark(group="gradient + log-det, forward and backward", min_rounds=5)
+@pytest.mark.parametrize("route", [closed_form, batched_autograd, one_row_at_a_time])
+@pytest.mark.parametrize("latent", [16, 32, 64, 128])
+def test_gradient_and_log_det(benchmark, latent, route):
+    torch.manual_seed(0)
+    potential = Potential(latent, 3)
+    z, k = torch.randn(BATCH, latent), torch.arange(BATCH) % 3
+    benchmark.group += f", d = {latent}"
+
+    def forward_and_backward():
+        moved, log_det = route(potential, z, 1.0, k)
+        (moved.square().sum() + log_det.sum()).backward()
+
+    benchmark(forward_and_backward)
+
+
+# --- data and memory ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.benchmark(group="sequences", min_rounds=10)
+def test_sequences_per_second(benchmark, training):
+    """A batch of 64 whole sequences, 9 frames each: sequences per second = 64 / time."""
+    benchmark(lambda: training.sample(BATCH, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.benchmark(group="peak memory", min_rounds=1)
+@pytest.mark.parametrize("model", ["vae", "flow-factorized"])
+def test_peak_memory(benchmark, training, model):
+    """Largest resident set of the process after 20 steps, in MiB, under ``extra_info``; run one model at a time."""
+    built = build_model(model, recipe("digits", "lecture"))
+    step = step_of(built, torch.optim.Adam(built.parameters()), training.sample(BATCH, 2))
+    benchmark.pedantic(step, rounds=20)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    benchmark.extra_info["peak_mebibytes"] = round(peak)
+    print(f"\n{model}: peak resident memory {peak:.0f} MiB")

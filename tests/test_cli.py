@@ -1,0 +1,144 @@
+"""The command line, as a user meets it: the main job end to end, and one line for every mistake."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from poflow_lite import experiments
+from poflow_lite.cli import main
+
+TINY = {"steps": 4, "batch_size": 8, "latent": 4, "channels": (4, 8), "hidden": 16, "width": 4, "test_images": 8}
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run ``poflow-lite …`` in this process with tiny networks; return (exit code, standard output, standard error)."""
+    full = experiments.recipe
+    monkeypatch.setattr(experiments, "recipe", lambda data, budget, **changes: full(data, budget, **(TINY | changes)))
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["poflow-lite", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_demo_trains_measures_and_draws(run, tmp_path):
+    code, out, _ = run("demo", "--budget", "smoke", "--out", tmp_path / "demo")
+    assert code == 0
+    for word in ("scale", "rotate", "hue", "no motion", "median frame", "reconstruction floor", "ceiling", "digits"):
+        assert word in out
+    metrics = json.loads((tmp_path / "demo" / "metrics.json").read_text())
+    assert f"{metrics['equivariance_error']['hue']:.0f}" in out
+    assert (tmp_path / "demo" / "filmstrip.png").exists()
+    assert (tmp_path / "demo" / "traversal.gif").exists()
+
+
+def test_demo_can_be_run_again(run, tmp_path):
+    for _ in range(2):
+        assert run("demo", "--budget", "smoke", "--out", tmp_path)[0] == 0
+
+
+def test_train_then_resume_then_evaluate(run, tmp_path):
+    arguments = (
+        "train",
+        "--model",
+        "vae",
+        "--budget",
+        "smoke",
+        "--seed",
+        1,
+        "--kl-weight",
+        0.5,
+        "--out",
+        tmp_path / "v",
+    )
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert "digits (train, 1,257 images)" in out
+    assert run(*arguments, "--resume")[0] == 0
+    code, out, _ = run("evaluate", tmp_path / "v", "--split", "validation")
+    assert code == 0
+    metrics = json.loads((tmp_path / "v" / "metrics.json").read_text())
+    assert metrics["settings"]["beta"] == 0.5
+    assert metrics["data_set"].startswith("digits (validation, 180 images)")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--model", "gan"], "unknown model 'gan'; known: vae, flow-factorized"),
+        (["train", "--data", "faces"], "unknown data set 'faces'; known: digits, mnist"),
+        (["train", "--budget", "huge"], "unknown budget 'huge'; known: smoke, lecture, full"),
+        (["train", "--start", "upside-down"], "start must be 'fixed' or 'random', got 'upside-down'"),
+        (["train", "--likelihood", "poisson"], "unknown likelihood 'poisson'; known: bernoulli"),
+        (["train", "--kl-weight", "-1"], "beta must be a finite number of at least 0, got -1"),
+        (["train", "--device", "abacus"], "unknown device 'abacus'"),
+        (["download", "faces"], "unknown data set 'faces'; known: mnist"),
+        (["evaluate", "nowhere"], "there is no checkpoint at nowhere"),
+        (["student", "out", "--notebooks", "nowhere"], "no lessons (NN-*.ipynb) in nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert code == 1
+    assert err.startswith("error: ")
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in out + err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_mnist_is_never_replaced(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("POFLOW_DATA", str(tmp_path))
+    code, _, err = run("train", "--data", "mnist", "--out", tmp_path / "run")
+    assert code == 1
+    assert "poflow-lite download mnist" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unwritable_folder_is_named_before_any_training(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = run("train", "--out", tmp_path / "file" / "run")
+    assert code == 1
+    assert "cannot write to the output folder" in err
+
+
+def test_another_models_checkpoint_is_refused(run, tmp_path):
+    assert run("train", "--model", "vae", "--budget", "smoke", "--out", tmp_path)[0] == 0
+    code, _, err = run("train", "--model", "flow-factorized", "--budget", "smoke", "--out", tmp_path, "--resume")
+    assert code == 1
+    assert "belongs to another run (different: model)" in err
+
+
+def test_a_damaged_checkpoint_is_one_line(run, tmp_path):
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"not much")
+    code, _, err = run("evaluate", tmp_path)
+    assert code == 1
+    assert "damaged or not a safetensors file" in err
+
+
+def test_interrupting_says_how_to_go_on(run, tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiments, "train", interrupted)
+    code, _, err = run("train", "--out", tmp_path)
+    assert code == 130
+    assert "--resume" in err
+
+
+def test_importing_the_package_loads_nothing_heavy_besides_torch():
+    heavy = ["torchvision", "ot", "matplotlib", "sklearn", "seaborn", "ipywidgets", "typer", "PIL"]
+    script = f"import sys, poflow_lite; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,132 @@
+"""Runs: recipes, models from names, training into a folder and what evaluation leaves there."""
+
+import json
+import math
+
+import pytest
+import torch
+from PIL import Image
+
+from poflow_lite import experiments
+from poflow_lite.datasets import load_stills
+from poflow_lite.models import VAE, FlowFactorizedVAE
+
+TINY = {"latent": 4, "channels": (4, 8), "hidden": 16, "width": 4, "steps": 4, "test_images": 8}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Folder of a tiny finished run, evaluated, and its metrics."""
+    folder = tmp_path_factory.mktemp("run")
+    experiments.train("flow-factorized", "digits", "smoke", folder, seed=3, device="cpu", progress=False, **TINY)
+    return folder, experiments.evaluate(folder, progress=False)
+
+
+def test_metrics_file_has_the_promised_fields(finished):
+    folder, metrics = finished
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    names = {"scale", "rotate", "hue"}
+    for field in ("equivariance_error", "no_motion", "median_frame", "reconstruction_floor"):
+        assert set(metrics[field]) == names
+        assert all(math.isfinite(value) and value > 0 for value in metrics[field].values())
+    assert (metrics["model"], metrics["data"], metrics["budget"], metrics["seed"]) == (
+        "flow-factorized", "digits", "smoke", 3,
+    )  # fmt: skip
+    assert metrics["seconds"]["train"] > 0
+    assert metrics["seconds"]["evaluate"] > 0
+    assert {"torch", "numpy", "python"} <= set(metrics["versions"])
+    assert metrics["device"].startswith("CPU")
+    for name in ("prediction", "reconstruction"):
+        assert metrics["log_likelihood"][name] < metrics["log_likelihood"]["ceiling"] == pytest.approx(-2161.3, abs=0.1)
+
+
+def test_evaluation_says_which_data_were_measured(finished):
+    _, metrics = finished
+    assert metrics["data_set"] == "digits (test, 360 images), fixed start, 8 measured"
+
+
+def test_evaluating_twice_gives_the_same_figures(finished):
+    folder, metrics = finished
+    again = experiments.evaluate(folder, progress=False, pictures=False)
+    for field in ("equivariance_error", "median_frame", "reconstruction_floor", "log_likelihood"):
+        assert again[field] == metrics[field]
+
+
+def test_pictures_can_be_opened(finished):
+    folder, _ = finished
+    strip, animation = Image.open(folder / "filmstrip.png"), Image.open(folder / "traversal.gif")
+    assert strip.width > strip.height > 200
+    assert animation.n_frames == 16  # t = 0..8 and back
+
+
+def test_config_records_what_was_run(finished):
+    folder, _ = finished
+    config = json.loads((folder / "config.json").read_text())
+    assert config["latent"] == 4
+    assert config["data_set"] == "digits (train, 1,257 images), fixed start"
+
+
+def test_nothing_half_written_is_left(finished):
+    folder, _ = finished
+    assert {file.name for file in folder.iterdir()} == {
+        "config.json", "checkpoint.safetensors", "metrics.json", "filmstrip.png", "traversal.gif",
+    }  # fmt: skip
+
+
+def test_a_loaded_run_predicts_as_the_trained_one(finished):
+    folder, _ = finished
+    one, other = experiments.load_run(folder).model, experiments.load_run(folder).model
+    z = torch.randn(2, 4)
+    assert torch.equal(one.decode(z).mean, other.decode(z).mean)
+    assert not one.training
+
+
+def test_a_second_run_in_the_same_folder_is_refused(finished):
+    folder, _ = finished
+    with pytest.raises(ValueError, match="already holds a run: add --resume"):
+        experiments.train("vae", "digits", "smoke", folder, progress=False, **TINY)
+
+
+def test_an_unfinished_run_is_not_evaluated(tmp_path, monkeypatch):
+    def interrupted(model, sample, schedule, **options):
+        experiments_fit(model, sample, type(schedule)(2), **options)
+
+    experiments_fit = experiments.fit
+    monkeypatch.setattr(experiments, "fit", interrupted)
+    experiments.train("vae", "digits", "smoke", tmp_path / "run", progress=False, **TINY)
+    with pytest.raises(ValueError, match=r"stopped at step 2 of 4: finish it with .*--resume"):
+        experiments.load_run(tmp_path / "run")
+
+
+def test_models_come_from_names_and_share_their_networks():
+    settings = experiments.recipe("digits", "smoke")
+    vae, flow = experiments.build_model("vae", settings), experiments.build_model("flow-factorized", settings)
+    assert type(vae) is VAE
+    assert type(flow) is FlowFactorizedVAE
+    assert all(torch.equal(a, b) for a, b in zip(vae.parameters(), flow.parameters(), strict=False))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: experiments.recipe("faces", "smoke"), "unknown data set 'faces'; known: digits, mnist"),
+        (lambda: experiments.recipe("digits", "huge"), "unknown budget 'huge'; known: smoke, lecture, full"),
+        (
+            lambda: experiments.build_model("gan", experiments.recipe("digits", "smoke")),
+            "unknown model 'gan'; known: vae, flow-factorized",
+        ),
+    ],
+)
+def test_unknown_names_list_the_known_ones(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("model", experiments.MODELS)
+def test_the_smoke_budget_runs_on_mnist(tmp_path, model, mnist_folder):
+    folder = experiments.train(model, "mnist", "smoke", tmp_path / model, device="cpu", progress=False, **TINY)
+    metrics = experiments.evaluate(folder, progress=False)
+    assert metrics["data_set"].startswith("MNIST (test, 10,000 images)")
+    # From red, the hues 20°, 40°, …, 160° lie at an L1 distance of 1/3, 2/3, …, 8/3 per unit of intensity: 12 in all.
+    intensity = load_stills("mnist", "test").images[:8].sum().item() / 8
+    assert metrics["no_motion"]["hue"] == pytest.approx(12 * intensity, rel=1e-5)
