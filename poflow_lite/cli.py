@@ -46,11 +46,12 @@ def train(
     likelihood: Annotated[
         str, typer.Option("--likelihood", help="bernoulli, continuous-bernoulli or gaussian.")
     ] = "bernoulli",
+    precision: Annotated[str, typer.Option("--precision", help="float32, or bfloat16 for the networks.")] = "float32",
 ) -> None:
     """Train a model into a folder."""
     from poflow_lite import experiments
 
-    changes: dict[str, Any] = {"start": start, "likelihood": likelihood}
+    changes: dict[str, Any] = {"start": start, "likelihood": likelihood, "precision": precision}
     if kl_weight is not None:
         changes["beta"] = kl_weight
     try:
@@ -164,6 +165,12 @@ def _report(metrics: dict[str, Any], folder: Path) -> None:
     for name in ("prediction", "reconstruction"):
         error = likelihood["standard_error"][name]
         typer.echo(f"  {name:<38}{likelihood[name]:>10.1f} ± {error:.1f}   (ceiling {likelihood['ceiling']:.1f})")
+    if metrics.get("smallest_eigenvalue", 1.0) <= 0:
+        typer.echo(
+            f"warning: the flow is not invertible everywhere (smallest eigenvalue of I + ∇²u is "
+            f"{metrics['smallest_eigenvalue']:.2f}): its log-likelihood for prediction is not exact. Train longer, or "
+            "raise the weight of the Hamilton-Jacobi penalty"
+        )
     seconds = metrics["seconds"]
     typer.echo(f"Seconds: {seconds['train']:.0f} training, {seconds['evaluate']:.0f} evaluation ({metrics['device']})")
     typer.echo(f"Pictures and figures: {folder}/filmstrip.png, traversal.gif, metrics.json")

@@ -28,7 +28,7 @@ from poflow_lite.metrics import (
     smallest_eigenvalue,
 )
 from poflow_lite.models import VAE, FlowFactorizedVAE
-from poflow_lite.networks import ConvDecoder, ConvEncoder
+from poflow_lite.networks import Autocast, ConvDecoder, ConvEncoder
 from poflow_lite.potentials import Force, Potential
 from poflow_lite.training import Schedule, fit, load_weights, resolve_device
 
@@ -60,6 +60,7 @@ class Recipe:
         learning_rate: Adam's, at its peak.
         latent, channels, hidden: of encoder and decoder.
         width, frequencies: of the potentials.
+        precision: "float32", or "bfloat16" to run encoder and decoder under autocast.
         likelihood: p(x | z) in training.
         beta: weight of the KL terms.
         hamilton_jacobi, autoencoding, initial: weights of the further terms of the flow-factorized VAE.
@@ -69,18 +70,19 @@ class Recipe:
     """
 
     steps: int
-    batch_size: int = 64
+    batch_size: int = 32
     frames: int = 2
-    learning_rate: float = 4e-3
+    learning_rate: float = 6e-3
     latent: int = 32
     channels: tuple[int, ...] = (32, 64)
     hidden: int = 256
     width: int = 64
     frequencies: int = 2
+    precision: str = "float32"
     likelihood: str = "bernoulli"
     beta: float = 0.1
     hamilton_jacobi: float = 0.01
-    autoencoding: float = 0.1
+    autoencoding: float = 0.2
     initial: float = 0.0
     horizon: int = 8
     start: str = "fixed"
@@ -89,13 +91,14 @@ class Recipe:
     samples: int = 100
 
 
+_SMOKE = Recipe(steps=12, test_images=32, likelihood_images=2, samples=10)
 _RECIPES = {
-    ("digits", "smoke"): Recipe(steps=12, batch_size=16, test_images=32, likelihood_images=2, samples=10),
-    ("digits", "lecture"): Recipe(steps=900, likelihood_images=16),
+    ("digits", "smoke"): _SMOKE,
+    ("digits", "lecture"): Recipe(steps=1000, likelihood_images=16),
     ("digits", "full"): Recipe(steps=10_000),
-    ("mnist", "smoke"): Recipe(steps=12, batch_size=16, test_images=32, likelihood_images=2, samples=10),
-    ("mnist", "lecture"): Recipe(steps=5000),
-    ("mnist", "full"): Recipe(steps=60_000, batch_size=128),
+    ("mnist", "smoke"): _SMOKE,
+    ("mnist", "lecture"): Recipe(steps=6500, likelihood_images=32),
+    ("mnist", "full"): Recipe(steps=20_000, latent=48, channels=(48, 96), hidden=512, beta=0.03),
 }
 
 
@@ -103,14 +106,17 @@ def recipe(data: str, budget: str, **changes: Any) -> Recipe:
     """The recipe of a budget on a data set, with some fields changed.
 
     Raises:
-        ValueError: for an unknown data set or budget; the message lists the known ones.
+        ValueError: for an unknown data set, budget or precision; the message lists the known ones.
     """
     known = list(dict.fromkeys(name for name, _ in _RECIPES))
     if data not in known:
         raise ValueError(f"unknown data set {data!r}; known: {', '.join(known)}")
     if budget not in BUDGETS:
         raise ValueError(f"unknown budget {budget!r}; known: {', '.join(BUDGETS)}")
-    return replace(_RECIPES[data, budget], **changes)
+    settings = replace(_RECIPES[data, budget], **changes)
+    if settings.precision not in ("float32", "bfloat16"):
+        raise ValueError(f"unknown precision {settings.precision!r}; known: float32, bfloat16")
+    return settings
 
 
 def sequences(data: str, split: str, settings: Recipe) -> TransformationSequences:
@@ -139,6 +145,8 @@ def build_model(
         torch.manual_seed(seed)
         networks = (settings.latent, settings.channels, settings.hidden)
         encoder, decoder = ConvEncoder(image_shape, *networks), ConvDecoder(image_shape, *networks)
+        if settings.precision == "bfloat16":
+            encoder, decoder = Autocast(encoder), Autocast(decoder)
         if model == "vae":
             return VAE(encoder, decoder, settings.likelihood, settings.beta)
         potential = Potential(settings.latent, transformations, settings.width, settings.horizon, settings.frequencies)

@@ -1,13 +1,14 @@
-"""Convolutional encoder and decoder for small images."""
+"""Convolutional encoder and decoder for small images, and a wrapper that runs a network in bfloat16."""
 
 from __future__ import annotations
 
 import itertools
 import math
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["ConvDecoder", "ConvEncoder"]
+__all__ = ["Autocast", "ConvDecoder", "ConvEncoder"]
 
 
 def _coarse_shape(image_shape: tuple[int, int, int], channels: tuple[int, ...]) -> tuple[int, int, int]:
@@ -78,3 +79,18 @@ class ConvDecoder(nn.Module):
         if z.ndim != 2 or z.shape[1] != self.latent:
             raise ValueError(f"this decoder takes latents (B, {self.latent}), got {tuple(z.shape)}")
         return self.network(z)
+
+
+class Autocast(nn.Module):
+    """Run a network under bfloat16 autocast; its parameters and its output stay in float32.
+
+    Only networks are wrapped: densities, determinants and losses need the precision of float32.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.network(x).float()

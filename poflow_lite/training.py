@@ -51,7 +51,7 @@ class Schedule:
         steps: number of optimiser steps.
         learning_rate: Adam's, at its peak.
         warmup: steps over which it rises linearly from 0, before a cosine takes it back to 0.
-        clip: largest norm of the gradient of all parameters together, nats per latent or weight unit.
+        clip: largest norm of the gradient, all parameters together; a guard, seldom reached.
     """
 
     steps: int

@@ -47,6 +47,18 @@ def test_demo_can_be_run_again(run, tmp_path):
         assert run("demo", "--budget", "smoke", "--out", tmp_path)[0] == 0
 
 
+def test_bfloat16_trains_and_evaluates(run, tmp_path):
+    assert run("train", "--budget", "smoke", "--precision", "bfloat16", "--out", tmp_path)[0] == 0
+    assert run("evaluate", tmp_path)[0] == 0
+
+
+def test_a_flow_that_folds_is_warned_of(run, tmp_path, monkeypatch):
+    assert run("train", "--budget", "smoke", "--out", tmp_path)[0] == 0
+    assert "warning" not in run("evaluate", tmp_path)[1]
+    monkeypatch.setattr(experiments, "smallest_eigenvalue", lambda model, batch: -0.25)
+    assert "warning: the flow is not invertible everywhere" in run("evaluate", tmp_path)[1]
+
+
 def test_train_then_resume_then_evaluate(run, tmp_path):
     arguments = (
         "train",
@@ -72,6 +84,18 @@ def test_train_then_resume_then_evaluate(run, tmp_path):
     assert metrics["data_set"].startswith("digits (validation, 180 images)")
 
 
+def test_tradeoff_measures_every_cell_once_on_the_validation_split(run, tmp_path, monkeypatch):
+    arguments = ("tradeoff", "--budget", "smoke", "--kl-weights", "0.1,1", "--seeds", "0,1", "--out", tmp_path)
+    code, out, _ = run(*arguments)
+    assert code == 0
+    result = json.loads((tmp_path / "tradeoff.json").read_text())
+    assert [(cell["kl_weight"], cell["seed"]) for cell in result["cells"]] == [(0.1, 0), (0.1, 1), (1.0, 0), (1.0, 1)]
+    assert "validation" in result["data_set"]
+    assert (tmp_path / "tradeoff.png").exists()
+    monkeypatch.setattr(experiments, "train", lambda *a, **o: pytest.fail("a finished cell was trained again"))
+    assert run(*arguments)[1].splitlines()[-6:] == out.splitlines()[-6:]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -82,6 +106,8 @@ def test_train_then_resume_then_evaluate(run, tmp_path):
         (["train", "--likelihood", "poisson"], "unknown likelihood 'poisson'; known: bernoulli"),
         (["train", "--kl-weight", "-1"], "beta must be a finite number of at least 0, got -1"),
         (["train", "--device", "abacus"], "unknown device 'abacus'"),
+        (["train", "--precision", "int4"], "unknown precision 'int4'; known: float32, bfloat16"),
+        (["tradeoff", "--kl-weights", "0.1;1"], "--kl-weights takes numbers separated by commas, got '0.1;1'"),
         (["download", "faces"], "unknown data set 'faces'; known: mnist"),
         (["evaluate", "nowhere"], "there is no checkpoint at nowhere"),
         (["student", "out", "--notebooks", "nowhere"], "no lessons (NN-*.ipynb) in nowhere"),

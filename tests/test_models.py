@@ -26,10 +26,9 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def encoder_and_decoder(latent=LATENT):
-    pixels = math.prod(SHAPE)
-    encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, 2 * latent))
-    return encoder, nn.Sequential(nn.Linear(latent, pixels), nn.Unflatten(1, SHAPE))
+def encoder_and_decoder():
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(SHAPE), 2 * LATENT))
+    return encoder, nn.Sequential(nn.Linear(LATENT, math.prod(SHAPE)), nn.Unflatten(1, SHAPE))
 
 
 @pytest.fixture
@@ -46,14 +45,14 @@ def build(make_potential):
     return make
 
 
-def sequences(start="fixed"):
-    return TransformationSequences(torch.rand(6, *SHAPE, generator=generator()), horizon=T, start=start)
-
-
 def mixed_batch(frames=None):
     """Six sequences under all three transformations, all frames or a few of each."""
-    batch = sequences().sample(6, frames, generator(1))
-    return replace(batch, k=torch.arange(6) % 3)
+    sequences = TransformationSequences(torch.rand(6, *SHAPE, generator=generator()), horizon=T)
+    whole, times = (
+        sequences.batch(torch.arange(6), torch.arange(6) % 3),
+        sequences.sample(6, frames, generator(1)).times,
+    )
+    return replace(whole, frames=whole.frames[torch.arange(6)[:, None], times], times=times)
 
 
 # --- VAE ----------------------------------------------------------------------------------------------------------
@@ -91,19 +90,17 @@ def test_posterior_scales_stay_within_reason(log_scale, clamped):
     assert posterior.base_dist.scale.item() == pytest.approx(math.exp(clamped))
 
 
-@pytest.mark.parametrize("model", [VAE, FlowFactorizedVAE])
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"likelihood": "poisson"}, "unknown likelihood 'poisson'; known: bernoulli, continuous-bernoulli, gaussian"),
         ({"beta": -1.0}, "beta must be a finite number of at least 0, got -1.0"),
-        ({"beta": math.nan}, "beta must be a finite number of at least 0, got nan"),
     ],
 )
-def test_bad_options_are_refused_with_what_came(model, options, message):
-    parts = (None, None) if model is FlowFactorizedVAE else ()
-    with pytest.raises(ValueError, match=message):
-        model(*encoder_and_decoder(), *parts, **options)
+def test_bad_options_are_refused_with_what_came(build, options, message):
+    for model in (lambda **options: VAE(*encoder_and_decoder(), **options), build):
+        with pytest.raises(ValueError, match=message):
+            model(**options)
 
 
 # --- the terms of the flow-factorized VAE, slowly -----------------------------------------------------------------
@@ -130,23 +127,18 @@ def slow_terms(model, batch, b, noise, drawn, second_noise):
     mean, scale = posterior(batch.frames[b, 0])
     z = mean + scale * noise[b]
     log_q, path = Normal(mean, scale).log_prob(z).sum(), [z]
-    kl = 0.5 * (mean**2 + scale**2 - 1 - 2 * scale.log()).sum()
-    squares = 0.0
-    for s in range(T):
-        t = torch.tensor(float(s))
+    kl, squares = 0.5 * (mean**2 + scale**2 - 1 - 2 * scale.log()).sum(), 0.0
+    for t in torch.arange(float(T)):
         velocity = grad(u)(z, t)
         residual = grad(u, 1)(z, t) + 0.5 * velocity @ velocity - force(z[None], t, k)[0]
         squares = squares + residual**2
         log_q = log_q - torch.linalg.det(torch.eye(LATENT) + hessian(u)(z, t)).abs().log()
         z = z + velocity
         path.append(z)
-        log_p = MultivariateNormal(torch.zeros(LATENT), variance(s + 1) * torch.eye(LATENT)).log_prob(z)
+        log_p = MultivariateNormal(torch.zeros(LATENT), variance(t + 1) * torch.eye(LATENT)).log_prob(z)
         kl = kl + log_q - log_p
-    count = batch.frames.shape[1] - 1
-    reconstruction = sum(
-        log_likelihood(x, path[t]) * (1 if t == 0 else T / count)
-        for x, t in zip(batch.frames[b], batch.times[b], strict=True)
-    )
+    shown = [log_likelihood(x, path[t]) for x, t in zip(batch.frames[b], batch.times[b], strict=True)]
+    reconstruction = shown[0] + T / (len(shown) - 1) * sum(shown[1:])
     x, v = batch.frames[b, drawn[b]], variance(batch.times[b, drawn[b]])
     mean, scale = posterior(x)
     own_kl = 0.5 * ((mean**2 + scale**2) / v - 1 - (scale**2 / v).log()).sum()
@@ -162,11 +154,8 @@ def test_flow_terms_equal_a_slow_recomputation_of_each_sequence(build, frames):
     noise = torch.randn(6, LATENT, generator=draws)
     drawn = torch.randint(1, batch.frames.shape[1], (6,), generator=draws)
     second_noise = torch.randn(6, LATENT, generator=draws)
-    found = [
-        terms.reconstruction,
-        terms.kl,
-        *(terms.penalties[n] for n in ("autoencoding", "hamilton_jacobi", "initial")),
-    ]
+    found = [terms.reconstruction, terms.kl, *terms.penalties.values()]
+    assert list(terms.penalties) == ["autoencoding", "hamilton_jacobi", "initial"]
     total = 0.0
     for b in range(6):
         slow = slow_terms(model, batch, b, noise, drawn, second_noise)
@@ -182,8 +171,8 @@ def test_every_declared_parameter_gets_a_finite_gradient_for_every_transformatio
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
-        by_k = parameter.grad if name.startswith(("flow", "prior")) else parameter.grad[None]
-        assert (by_k.flatten(1) if by_k.ndim > 1 else by_k[:, None]).abs().amax(1).min() > 0, name
+        rows = parameter.grad.reshape(3 if name.startswith(("flow", "prior")) else 1, -1)  # one row for each k
+        assert (rows.abs().amax(1) > 0).all(), name
 
 
 def test_each_penalty_can_be_left_out(build):
@@ -195,7 +184,7 @@ def test_each_penalty_can_be_left_out(build):
 
 def test_without_a_force_the_residual_is_lower_by_minus_f(build):
     model, k = build(), torch.arange(6) % 3
-    path, times = model.transport(torch.ones(6, LATENT), k, T), torch.arange(T).repeat(6)
+    path, times = model.transport(torch.randn(6, LATENT), k, T), torch.arange(T).repeat(6)
     force = model.force(path.z[:, :-1].flatten(0, 1), times, k.repeat_interleave(T)).unflatten(0, (6, T))
     forced, model.force = model.residuals(path, k), None
     torch.testing.assert_close(forced - model.residuals(path, k), -force)
@@ -204,13 +193,11 @@ def test_without_a_force_the_residual_is_lower_by_minus_f(build):
 
 def test_the_initial_condition_holds_every_transformation_to_account(build):
     model, batch = build(), mixed_batch()
-    model.encoder[1].weight.data.zero_()  # one posterior for all, and no noise
-    model.encoder[1].bias.data.copy_(torch.tensor([0.4, -0.2, -20, -20]))
-    found = model.terms(batch, generator()).penalties["initial"]
-    velocity = model.flow.potential.gradient(torch.tensor([[0.4, -0.2]]).expand(6, -1), 0.0, batch.k)
-    torch.testing.assert_close(found, 0.7 * velocity.square().sum(1), atol=1e-3, rtol=0.01)
-    assert found.min() > 0.01
-    assert (found[:3] - found[[1, 2, 0]]).abs().min() > 1e-3
+    for k in range(3):
+        model.zero_grad()
+        model.terms(batch, generator()).penalties["initial"][batch.k == k].sum().backward()
+        touched = model.flow.potential.linear.grad.abs().amax((1, 2)) > 0
+        assert touched.tolist() == [j == k for j in range(3)]
 
 
 def test_drawing_some_frames_is_unbiased_for_the_sum_over_all(build):
@@ -234,12 +221,11 @@ def test_kl_vanishes_at_every_sample_when_the_flow_carries_the_prior_onto_itself
     stretch = (1 + 2 * torch.tensor([0.3, 1.5])).sqrt() - 1
     flow, prior = PotentialFlow(make_quadratic(stretch[:, None, None] * torch.eye(LATENT))), DiffusionPrior(2)
     prior.raw.data.copy_(torch.expm1(torch.tensor([0.3, 1.5])).log())
-    encoder, decoder = encoder_and_decoder()
-    encoder[1].weight.data.zero_()
-    encoder[1].bias.data.zero_()  # q_0 = N(0, I)
-    frames, times = torch.rand(4, 2, *SHAPE), torch.arange(2).expand(4, -1)
-    model = FlowFactorizedVAE(encoder, decoder, flow, prior)
-    terms = model.terms(Batch(frames, times, torch.tensor([0, 1, 1, 0]), 1), generator())
+    model = FlowFactorizedVAE(*encoder_and_decoder(), flow, prior)
+    for parameter in model.encoder.parameters():
+        parameter.data.zero_()  # q_0 = N(0, I)
+    batch = Batch(torch.rand(4, 2, *SHAPE), torch.arange(2).expand(4, -1), torch.tensor([0, 1, 1, 0]), 1)
+    terms = model.terms(batch, generator())
     torch.testing.assert_close(terms.kl, torch.zeros(4), atol=1e-12, rtol=0)
 
 
@@ -249,35 +235,31 @@ def linear_model(monkeypatch, make_quadratic):
     monkeypatch.setitem(LIKELIHOODS, "linear-gaussian", lambda mean: Normal(mean, 1.0))
     matrix = torch.zeros(math.prod(SHAPE), LATENT)
     matrix[:8, 0], matrix[8:16, 1] = 0.5, 0.5  # AᵀA = 2 I, so that the posterior of z_0 has precision 1 + 2
-    diffusion = 0.4
-    posterior_precision = 1 / (1 + 2 * diffusion) + 2
-    stretch = math.sqrt(3 / posterior_precision)
+    diffusion, precision = 0.4, 1 / (1 + 2 * 0.4) + 2  # that of the posterior of z_1
+    stretch = math.sqrt(3 / precision)
     encoder, decoder = encoder_and_decoder()
     with torch.no_grad():
         encoder[1].weight.copy_(torch.cat([matrix.T / 3, torch.zeros_like(matrix.T)]))
-        encoder[1].bias.copy_(torch.tensor([0.0, 0.0, *[-0.5 * math.log(3)] * 2]))
+        encoder[1].bias.copy_(-0.5 * math.log(3) * torch.tensor([0.0, 0.0, 1.0, 1.0]))
         decoder[0].weight.copy_(matrix)
         decoder[0].bias.zero_()
     flow = PotentialFlow(make_quadratic((stretch - 1) * torch.eye(LATENT)[None]))
-    prior = DiffusionPrior(1, diffusion)
-    model = FlowFactorizedVAE(encoder, decoder, flow, prior, None, "linear-gaussian", 1.0, 0.0, 0.0)
+    options = {"likelihood": "linear-gaussian", "hamilton_jacobi": 0.0, "autoencoding": 0.0}
+    model = FlowFactorizedVAE(encoder, decoder, flow, DiffusionPrior(1, diffusion), **options)
 
     def exact(frames):
         """log p(x_0) + log p(x_1 | k)."""
-        total = 0.0
-        for t in range(2):
-            covariance = (1 + 2 * diffusion * t) * matrix @ matrix.T + torch.eye(len(matrix))
-            total = total + MultivariateNormal(torch.zeros(len(matrix)), covariance).log_prob(frames[:, t].flatten(1))
-        return total
+        eye, zero = torch.eye(len(matrix)), torch.zeros(len(matrix))
+        covariances = [(1 + 2 * diffusion * t) * matrix @ matrix.T + eye for t in range(2)]
+        return sum(MultivariateNormal(zero, c).log_prob(frames[t].flatten()).item() for t, c in enumerate(covariances))
 
-    return model, exact, stretch * posterior_precision / 3
+    return model, exact, stretch * precision / 3
 
 
 def mean_bound(model, pair, draws=20_000):
     """Average of the Monte-Carlo bound on one pair of frames, and its standard error."""
-    frames = pair[None].expand(draws, *pair.shape)
-    batch = Batch(frames, torch.arange(2).expand(draws, -1), torch.zeros(draws, dtype=torch.long), 1)
-    bound = model.terms(batch, generator()).bound
+    times, k = torch.arange(2).expand(draws, -1), torch.zeros(draws, dtype=torch.long)
+    bound = model.terms(Batch(pair.expand(draws, *pair.shape), times, k, 1), generator()).bound
     return bound.mean().item(), bound.std().item() / draws**0.5
 
 
@@ -287,7 +269,7 @@ def test_the_bound_is_tight_when_the_flow_carries_posterior_to_posterior(linear_
     pair = torch.stack([first, ratio * first])  # the second frame whose posterior mean is where the first one's goes
     bound, error = mean_bound(model, pair)
     assert error < 0.05
-    assert bound == pytest.approx(exact(pair[None]).item(), abs=4 * error)
+    assert bound == pytest.approx(exact(pair), abs=4 * error)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -297,25 +279,21 @@ def test_the_bound_never_exceeds_the_exact_log_likelihood(linear_model, seed):
     with torch.no_grad():
         model.encoder[1].bias.add_(0.3 * torch.randn(2 * LATENT, generator=generator(seed)))
     bound, error = mean_bound(model, pair)
-    assert bound < exact(pair[None]).item() + 4 * error
-    assert bound > exact(pair[None]).item() - 5  # not vacuous
+    assert bound < exact(pair) + 4 * error
+    assert bound > exact(pair) - 5  # not vacuous
 
 
 # --- learning -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "factor"), [("vae", 0.4), ("flow-factorized", 0.4)])
-def test_every_model_overfits_a_few_sequences(kind, factor):
+@pytest.mark.parametrize("kind", ["vae", "flow-factorized"])
+def test_every_model_overfits_a_few_sequences(kind):
     torch.set_default_dtype(torch.float32)
     digits = TransformationSequences(load_stills("digits", "train").images[:32], horizon=T)
     shape, channels = digits.image_shape, (8, 16)
     parts = ConvEncoder(shape, 8, channels, 64), ConvDecoder(shape, 8, channels, 64)
-    if kind == "vae":
-        model = VAE(*parts)
-    else:
-        flow = PotentialFlow(Potential(8, 3, 16, T))
-        model = FlowFactorizedVAE(*parts, flow, DiffusionPrior(3), Force(8, 3, 16, T))
+    motion = PotentialFlow(Potential(8, 3, 16, T)), DiffusionPrior(3), Force(8, 3, 16, T)
+    model = VAE(*parts) if kind == "vae" else FlowFactorizedVAE(*parts, *motion)
     batch = digits.sample(32, 2, generator())
     history = fit(model, lambda _: batch, Schedule(80, 5e-3, warmup=5), log_every=1, progress=False)
-    assert history[-1]["loss"] < factor * history[0]["loss"]
-    assert all(math.isfinite(value) for entry in history for value in entry.values())
+    assert history[-1]["loss"] < 0.4 * history[0]["loss"]

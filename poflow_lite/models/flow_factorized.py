@@ -47,7 +47,7 @@ class FlowFactorizedVAE(VAE):
         likelihood: str = "bernoulli",
         beta: float = 1.0,
         hamilton_jacobi: float = 0.01,
-        autoencoding: float = 0.1,
+        autoencoding: float = 0.2,
         initial: float = 0.0,
     ):
         super().__init__(encoder, decoder, likelihood, beta)
