@@ -81,7 +81,7 @@ class Recipe:
     precision: str = "float32"
     likelihood: str = "bernoulli"
     beta: float = 0.1
-    hamilton_jacobi: float = 0.01
+    hamilton_jacobi: float = 10.0
     autoencoding: float = 0.2
     initial: float = 0.0
     horizon: int = 8
@@ -98,7 +98,7 @@ _RECIPES = {
     ("digits", "full"): Recipe(steps=10_000),
     ("mnist", "smoke"): _SMOKE,
     ("mnist", "lecture"): Recipe(steps=6500, likelihood_images=32),
-    ("mnist", "full"): Recipe(steps=20_000, latent=48, channels=(48, 96), hidden=512, beta=0.03),
+    ("mnist", "full"): Recipe(steps=20_000, latent=48, channels=(48, 96), hidden=512, beta=0.03, hamilton_jacobi=0.01),
 }
 
 

@@ -113,15 +113,15 @@ class DiffusionPrior(nn.Module):
         diffusion: initial D_k, latent² per frame; a positive number.
 
     Raises:
-        ValueError: if ``diffusion`` is not positive.
+        ValueError: if ``diffusion`` is not positive and finite.
     """
 
     def __init__(self, transformations: int, diffusion: float = 0.05):
         super().__init__()
-        if not diffusion > 0:
-            raise ValueError(f"the diffusion coefficient must be positive, got {diffusion}")
+        if not 0 < diffusion < math.inf:
+            raise ValueError(f"the diffusion coefficient must be positive and finite, got {diffusion}")
         self.transformations = transformations
-        self.raw = nn.Parameter(torch.full((transformations,), math.log(math.expm1(diffusion))))
+        self.raw = nn.Parameter(torch.full((transformations,), diffusion + math.log(-math.expm1(-diffusion))))
 
     @property
     def diffusion(self) -> Tensor:

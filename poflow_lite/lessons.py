@@ -18,7 +18,9 @@ __all__ = ["execute", "find_lessons", "lint", "setup_cell", "student_version"]
 REPOSITORY = "https://github.com/poflow-lite/poflow_lite"
 
 SETUP_TEMPLATE = """\
-import importlib.util as find, subprocess, sys
+import importlib.util as find
+import subprocess
+import sys
 from importlib.metadata import version
 
 if find.find_spec("poflow_lite") is None:  # on Colab: install, keeping the torch and NumPy that are there
@@ -151,7 +153,7 @@ def _lint_structure(cells: list[dict[str, Any]], code: list[dict[str, Any]]) -> 
 def _lint_header(cells: list[dict[str, Any]], metadata: dict[str, Any]) -> list[str]:
     header = _source(cells[0])
     problems = [f"the header lacks {name}" for name in _HEADER_FIELDS if name not in header]
-    claim = re.search(r"\*\*Run time\*\*[^\d]*(\d+) s", header)
+    claim = re.search(r"\*\*Run time\*\*[^\n]*?(\d+) s\b", header)
     measured = metadata.get("poflow", {}).get("seconds")
     if measured is None:
         problems.append("never executed with `poflow-lite execute`")

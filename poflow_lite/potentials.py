@@ -145,12 +145,7 @@ class Potential(nn.Module):
 
     def _arguments(self, z: Tensor, t: Tensor | float, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Checked z, mixing weights y (B, K), φ̂(t) and φ̂'(t) (B, 1+f)."""
-        if z.ndim != 2 or z.shape[1] != self.latent:
-            raise ValueError(f"z must be (B, {self.latent}), got {tuple(z.shape)}")
-        y = mixing_weights(k, self.transformations).to(z)
-        if len(y) != len(z):
-            raise ValueError(f"z has {len(z)} samples but k has {len(y)}")
-        t = torch.as_tensor(t, dtype=z.dtype, device=z.device).expand(len(z))
+        y, t = _checked(z, t, k, self.latent, self.transformations)
         return z, y, *time_features(t, self.horizon, self.frequencies)
 
     def _hidden(self, z: Tensor, phi: Tensor) -> Tensor:
@@ -160,6 +155,17 @@ class Potential(nn.Module):
 
     def _symmetric(self) -> Tensor:
         return 0.5 * (self.quadratic + self.quadratic.mT)
+
+
+def _checked(z: Tensor, t: Tensor | float, k: Tensor, latent: int, transformations: int) -> tuple[Tensor, Tensor]:
+    """Mixing weights (B, K) and times (B,) that fit the points z (B, d), or a ValueError."""
+    if z.ndim != 2 or z.shape[1] != latent:
+        raise ValueError(f"z must be (B, {latent}), got {tuple(z.shape)}")
+    y = mixing_weights(k, transformations).to(z)
+    t = torch.as_tensor(t, dtype=z.dtype, device=z.device)
+    if len(y) != len(z) or (t.ndim and t.shape != z.shape[:1]):
+        raise ValueError(f"z has {len(z)} samples but k has {len(y)} and t has shape {tuple(t.shape)}")
+    return y, t.expand(len(z))
 
 
 class Force(nn.Module):
@@ -174,11 +180,11 @@ class Force(nn.Module):
 
     def __init__(self, latent: int, transformations: int, width: int = 32, horizon: int = 8):
         super().__init__()
-        self.transformations, self.horizon = transformations, horizon
+        self.latent, self.transformations, self.horizon = latent, transformations, horizon
         self.network = nn.Sequential(nn.Linear(latent + 1, width), nn.Tanh(), nn.Linear(width, transformations))
 
     def forward(self, z: Tensor, t: Tensor | float, k: Tensor) -> Tensor:
         """f^k(z, t) for z (B, d), t a number or (B,), k (B,) or (B, K): (B,), never positive."""
-        t = torch.as_tensor(t, dtype=z.dtype, device=z.device).expand(len(z))
+        y, t = _checked(z, t, k, self.latent, self.transformations)
         root = self.network(torch.cat([z, t[:, None] / self.horizon], -1))
-        return -(mixing_weights(k, self.transformations).to(z) * root).sum(-1).square()
+        return -(y * root).sum(-1).square()

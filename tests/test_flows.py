@@ -264,7 +264,12 @@ def test_every_diffusion_coefficient_is_positive_and_trained():
     assert (prior.diffusion > 0).all()
 
 
-@pytest.mark.parametrize("diffusion", [0.0, -0.1, math.nan])
-def test_a_diffusion_coefficient_that_is_not_positive_is_refused(diffusion):
-    with pytest.raises(ValueError, match=f"must be positive, got {diffusion}"):
+@pytest.mark.parametrize("diffusion", [0.0, -0.1, math.nan, math.inf])
+def test_a_diffusion_coefficient_that_is_not_positive_and_finite_is_refused(diffusion):
+    with pytest.raises(ValueError, match=f"must be positive and finite, got {diffusion}"):
         DiffusionPrior(3, diffusion)
+
+
+@pytest.mark.parametrize("diffusion", [1e-6, 0.05, 1.0, 1000.0])
+def test_the_initial_diffusion_is_what_was_asked_for(diffusion):
+    assert DiffusionPrior(2, diffusion).diffusion.tolist() == pytest.approx([diffusion] * 2, rel=1e-3)

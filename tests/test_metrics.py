@@ -273,7 +273,7 @@ def test_a_perfect_decoder_reaches_the_ceiling_exactly(perfect, make_fading):
 def test_an_estimate_above_the_ceiling_is_an_error_that_names_both(perfect, make_fading, monkeypatch, name):
     vae, images = perfect
     monkeypatch.setattr(f"poflow_lite.metrics._{name}", lambda *_: torch.tensor(gaussian_ceiling(48) + 3.0))
-    with pytest.raises(RuntimeError, match=rf"{name} log-likelihood -41\.1 exceeds its ceiling -44\.1 nats"):
+    with pytest.raises(RuntimeError, match=rf"{name} log-likelihood -41\.1 is not below its ceiling of -44\.1 nats"):
         log_likelihood(vae, make_fading(images), samples=2)
 
 
@@ -281,7 +281,7 @@ def test_a_prior_that_is_no_density_is_caught_by_the_ceiling(perfect, make_fadin
     vae, images = perfect
     honest = vae.log_prior
     monkeypatch.setattr(vae, "log_prior", lambda *arguments: honest(*arguments) + 5)
-    with pytest.raises(RuntimeError, match="exceeds its ceiling"):
+    with pytest.raises(RuntimeError, match="is not below its ceiling"):
         log_likelihood(vae, make_fading(images), samples=2)
 
 
@@ -293,3 +293,13 @@ def test_log_likelihood_is_determined_by_its_seed(digits_like, model):
     assert first.sequences == 6
     assert max(first.prediction, first.reconstruction) < first.ceiling
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_model_with_nan_weights_is_an_error_and_one_sequence_has_a_standard_error(perfect, make_fading):
+    vae, images = perfect
+    assert log_likelihood(vae, make_fading(images[:1], names=("still",)), samples=2).standard_error["prediction"] == 0
+    with torch.no_grad():
+        next(vae.parameters()).fill_(math.nan)
+    with pytest.raises(RuntimeError, match="log-likelihood nan is not below"):
+        log_likelihood(vae, make_fading(images), samples=2)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from poflow_lite.networks import ConvDecoder, ConvEncoder
+from poflow_lite.networks import Autocast, ConvDecoder, ConvEncoder
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,15 @@ def test_outputs_are_not_squashed_by_a_last_activation(network, input_shape):
     out = network((3, 8, 8), 5, channels=(4,), hidden=8)(100 * torch.randn(64, *input_shape))
     assert out.min() < -1  # SiLU never falls below -0.28
     assert out.max() > 1
+
+
+def test_autocast_computes_in_bfloat16_but_keeps_parameters_and_outputs_in_float32():
+    seen, network = [], ConvDecoder((3, 8, 8), 5, channels=(4,), hidden=8)
+    network.network[0].register_forward_hook(lambda *call: seen.append(call[-1].dtype))
+    z = torch.randn(6, 5)
+    exact, rounded = network(z), Autocast(network)(z)
+    assert seen == [torch.float32, torch.bfloat16]
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, atol=0.02, rtol=0.02)
+    rounded.square().sum().backward()
+    assert all(p.grad.dtype == torch.float32 and p.grad.abs().sum() > 0 for p in network.parameters())

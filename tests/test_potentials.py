@@ -216,3 +216,17 @@ def test_wrong_latents_are_refused_with_both_shapes(make_potential, name):
 def test_sizes_below_one_are_refused_by_name(name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         Potential(**{"latent": 2, "transformations": 2, name: 0})
+
+
+@pytest.mark.parametrize("field", [Force(2, 2), Potential(2, 2).gradient])
+@pytest.mark.parametrize(
+    ("z", "t", "k", "message"),
+    [
+        (torch.zeros(2, 3), 0.0, [0, 1], r"z must be \(B, 2\), got \(2, 3\)"),
+        (torch.zeros(3, 2), 0.0, [0, 1], "z has 3 samples but k has 2"),
+        (torch.zeros(3, 2), torch.zeros(2), [0, 1, 1], r"z has 3 samples but k has 3 and t has shape \(2,\)"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_by_potential_and_force(field, z, t, k, message):
+    with pytest.raises(ValueError, match=message):
+        field(z, t, torch.tensor(k))

@@ -223,3 +223,25 @@ def test_more_frames_than_there_are_cannot_be_drawn(sequences, drawn):
 def test_a_batch_of_inconsistent_shapes_is_refused(shapes, horizon, message):
     with pytest.raises(ValueError, match=message):
         Batch(*(torch.zeros(shape) for shape in shapes), horizon)
+
+
+@pytest.mark.parametrize(
+    ("indices", "k", "times", "message"),
+    [
+        ([0], 0.5, None, r"integer k \(B,\), got \(1,\) and \(1,\) of torch.float32"),
+        ([0, 1], [0, 1, 2], None, r"got \(2,\) and \(3,\)"),
+        ([], 0, None, r"at least one image index"),
+        ([0], 0, [[5, 99]], r"times must lie in 0\.\.4 and start with 0, got \[\[5, 99\]\]"),
+        ([0], 0, [[1, 2]], "start with 0"),
+    ],
+)
+def test_a_batch_that_makes_no_sense_is_refused(indices, k, times, message):
+    sequences = TransformationSequences(torch.rand(3, 3, 8, 8), horizon=4)
+    times = None if times is None else torch.tensor(times)
+    with pytest.raises(ValueError, match=message):
+        sequences.batch(torch.tensor(indices, dtype=torch.long), torch.as_tensor(k), times)
+
+
+def test_images_of_double_precision_stay_so():
+    batch = TransformationSequences(torch.rand(3, 3, 8, 8, dtype=torch.float64), start="random").sample(2, 1)
+    assert batch.frames.dtype == batch.frame_weights.dtype == torch.float64

@@ -156,7 +156,9 @@ def marginal_log_likelihood(function: Callable[..., Tensor]) -> None:
 
     def log_conditional(z: Tensor) -> Tensor:
         if z.ndim != 3 or z.shape[1:] != (images, latents):
-            raise ValueError(f"log_conditional takes latents (S, B, d) = (S, {images}, {latents}), got {tuple(z.shape)}")
+            raise ValueError(
+                f"log_conditional takes latents (S, B, d) = (S, {images}, {latents}), got {tuple(z.shape)}"
+            )
         return Normal(z @ loadings.T, 1.0).log_prob(x).sum(-1)
 
     found = attempt(function, log_conditional, mean, scale, noise)
@@ -188,7 +190,11 @@ def marginal_log_likelihood(function: Callable[..., Tensor]) -> None:
         return log_conditional(z) - 5000.0
 
     shifted = attempt(function, distant, mean, scale, noise)
-    message = "with weights of e^-5000 the result must stay finite: use torch.logsumexp, do not exponentiate the weights"
+    message = (
+        "with weights of e^-5000 the result must stay finite: use torch.logsumexp, do not exponentiate the weights"
+    )
     require(torch.isfinite(shifted).all(), message)
     close(shifted, found - 5000.0, "log p(x | z) lowered by 5000 must lower the result by 5000", tolerance=1e-6)
-    passed("marginal_log_likelihood: equal to the exact log p(x) of a linear-Gaussian model, one sample gives log w, stable")
+    passed(
+        "marginal_log_likelihood: equal to the exact log p(x) of a linear-Gaussian model, one sample gives log w, stable"
+    )

@@ -46,7 +46,7 @@ class Batch:
     def frame_weights(self) -> Tensor:
         """(n,): 1 for frame 0 and T / (n - 1) for the others, so that a sum over drawn frames is unbiased for all."""
         drawn = self.frames.shape[1] - 1
-        weights = torch.full((drawn + 1,), self.horizon / max(drawn, 1), device=self.frames.device)
+        weights = torch.full((drawn + 1,), self.horizon / max(drawn, 1)).to(self.frames)
         weights[0] = 1.0
         return weights
 
@@ -121,13 +121,13 @@ class TransformationSequences:
             times: (B, n), in frames.
             generator: draws the start pose where ``start`` is "random".
         """
-        pose = torch.zeros(*times.shape, len(self.transformations))
+        pose = torch.zeros(*times.shape, len(self.transformations), dtype=self.images.dtype)
         for column, transformation in enumerate(self.transformations):
             moving = (k == column)[:, None]
             pose[..., column] = torch.where(moving, transformation.path(times.to(pose)), 0.0)
             if self.start == "random":
                 low, high = transformation.start
-                pose[..., column] += low + (high - low) * torch.rand(len(k), 1, generator=generator)
+                pose[..., column] += low + (high - low) * torch.rand(len(k), 1, generator=generator).to(pose)
         return pose
 
     def render(self, images: Tensor, pose: Tensor) -> Tensor:
@@ -149,9 +149,16 @@ class TransformationSequences:
             generator: draws random start poses.
 
         Raises:
-            ValueError: for k outside 0..K-1 or an image index out of range.
+            ValueError: for k that are not integers in 0..K-1, an image index or time out of range, or shapes that do
+                not fit.
         """
-        k = torch.as_tensor(k).expand(len(indices))
+        k = torch.as_tensor(k)
+        k = k.expand(len(indices)) if k.ndim == 0 else k
+        if k.shape != indices.shape or k.is_floating_point() or len(indices) == 0:
+            raise ValueError(
+                f"expected at least one image index (B,) and integer k (B,), got {tuple(indices.shape)} and "
+                f"{tuple(k.shape)} of {k.dtype}"
+            )
         transformations = len(self.transformations)
         if k.min() < 0 or k.max() >= transformations:
             raise ValueError(
@@ -164,6 +171,8 @@ class TransformationSequences:
             )
         if times is None:
             times = torch.arange(self.horizon + 1).expand(len(indices), -1)
+        if times.min() < 0 or times.max() > self.horizon or times[:, 0].any():
+            raise ValueError(f"times must lie in 0..{self.horizon} and start with 0, got {times[:1].tolist()}, …")
         frames = self.render(self.images[indices], self.poses(k, times, generator))
         return Batch(frames, times, k, self.horizon)
 

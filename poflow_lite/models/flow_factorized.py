@@ -46,7 +46,7 @@ class FlowFactorizedVAE(VAE):
         force: Force | None = None,
         likelihood: str = "bernoulli",
         beta: float = 1.0,
-        hamilton_jacobi: float = 0.01,
+        hamilton_jacobi: float = 10.0,
         autoencoding: float = 0.2,
         initial: float = 0.0,
     ):
