@@ -25,8 +25,8 @@ from importlib.metadata import version
 
 if find.find_spec("poflow_lite") is None:  # on Colab: install, keeping the torch and NumPy that are there
     keep = [f"{{name}}=={{version(name)}}" for name in ("torch", "torchvision", "numpy") if find.find_spec(name)]
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "git+{repository}", *keep]
-    subprocess.run(command, check=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, "git+{repository}", *keep], check=True)
 assert find.find_spec("poflow_lite"), "poflow_lite did not install: see the messages above"
 """
 

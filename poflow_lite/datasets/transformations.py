@@ -145,7 +145,7 @@ ROTATE = Transformation("rotate", "10°", _turn, (-40.0, 40.0), matrix=rotation_
 HUE = Transformation("hue", "20°", _shift, (0.0, 360.0), recolour=hue)
 
 PAPER_TRANSFORMATIONS = (SCALE, ROTATE, HUE)
-"""Scale 1.0 → 1.8 by 0.1, rotation 0 → 80° by 10°, hue 0 → 160° by 20°, for T = 8 (Song et al. 2023, section 5)."""
+"""Scale 1.0 → 1.8 by 0.1, rotation 0 → 80° by 10°, hue 0 → 160° by 20°, for T = 8 (Song et al. 2023, experiments)."""
 
 
 def apply_pose(images: Tensor, pose: Tensor, transformations: tuple[Transformation, ...]) -> Tensor:
