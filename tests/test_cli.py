@@ -1,7 +1,6 @@
 """The command line, as a user meets it: the main job end to end, and one line for every mistake."""
 
 import json
-import subprocess
 import sys
 
 import pytest
@@ -161,10 +160,3 @@ def test_interrupting_says_how_to_go_on(run, tmp_path, monkeypatch):
     code, _, err = run("train", "--out", tmp_path)
     assert code == 130
     assert "--resume" in err
-
-
-def test_importing_the_package_loads_nothing_heavy_besides_torch():
-    heavy = ["torchvision", "ot", "matplotlib", "sklearn", "seaborn", "ipywidgets", "typer", "PIL"]
-    script = f"import sys, poflow_lite; print([name for name in {heavy} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
