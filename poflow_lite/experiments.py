@@ -300,11 +300,8 @@ def evaluate(
     folder = prepare_folder(folder)
     began = time.perf_counter()
     settings = run.settings
-    training, held_out = (
-        sequences(run.config["data"], "train", settings),
-        sequences(run.config["data"], split, settings),
-    )
-    measured = replace_images(held_out, settings.test_images)
+    training, held_out = (sequences(run.config["data"], name, settings) for name in ("train", split))
+    measured = held_out.first(settings.test_images)
     errors = equivariance_errors(
         {
             "equivariance_error": partial(predict, run.model),
@@ -336,13 +333,6 @@ def evaluate(
         save_pictures(run.model, measured, folder, f"{run.config['model']} on {held_out.name}")
     write_json(folder / METRICS, metrics)
     return metrics
-
-
-def replace_images(source: TransformationSequences, count: int) -> TransformationSequences:
-    """The same protocol on the first ``count`` images."""
-    return TransformationSequences(
-        source.images[:count], source.transformations, source.horizon, source.start, source.name
-    )
 
 
 def save_pictures(model: VAE, held_out: TransformationSequences, folder: Path, title: str) -> None:

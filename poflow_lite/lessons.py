@@ -68,7 +68,7 @@ def execute(path: Path, timeout: int = 600) -> float:
     began = time.perf_counter()
     client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": "."}})
     try:
-        client.execute(env={**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"})
+        client.execute(env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ})
     except CellExecutionError as error:
         raise ValueError(f"{path.name} stopped: {error.ename}: {error.evalue}") from error
     seconds = time.perf_counter() - began
@@ -182,8 +182,9 @@ def _lint_cell(cell: dict[str, Any], number: int) -> list[str]:
             problems.append("an error among the outputs")
         if output.get("name") == "stderr":
             problems.append("text on standard error")
-        if "image/png" in output.get("data", {}) and not output["metadata"].get("image/png", {}).get("alt"):
-            problems.append("a figure without alternative text: use plotting.show")
+        for kind in output.get("data", {}):
+            if kind.startswith("image/") and not output["metadata"].get(kind, {}).get("alt"):
+                problems.append("a figure without alternative text: use plotting.show or show_gif")
     if re.search(r"[\"' (](/(home|root|work|tmp|Users|opt)/|[A-Z]:\\\\)", json.dumps(outputs)):
         problems.append("an absolute path of some machine in the outputs")
     return problems

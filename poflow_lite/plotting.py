@@ -23,6 +23,7 @@ __all__ = [
     "gif",
     "image_grid",
     "show",
+    "show_gif",
     "tradeoff_curves",
     "training_curves",
 ]
@@ -44,12 +45,20 @@ def figure(width: float = 7.0, height: float = 3.0, rows: int = 1, columns: int 
 
 def show(fig: Figure, alt: str) -> None:
     """Display a figure in a notebook together with its alternative text, for readers who do not see it."""
-    from IPython.display import display
-
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png")
-    bundle = {"image/png": buffer.getvalue(), "text/plain": f"[figure] {alt}"}
-    display(bundle, raw=True, metadata={"image/png": {"alt": alt}})
+    _show("image/png", buffer.getvalue(), alt)
+
+
+def show_gif(data: bytes, alt: str) -> None:
+    """Display an animation made by :func:`gif` together with its alternative text."""
+    _show("image/gif", data, alt)
+
+
+def _show(kind: str, data: bytes, alt: str) -> None:
+    from IPython.display import display
+
+    display({kind: data, "text/plain": f"[figure] {alt}"}, raw=True, metadata={kind: {"alt": alt}})
 
 
 def _pixels(image: Tensor) -> np.ndarray:
@@ -100,15 +109,18 @@ def filmstrip(true: Tensor, predicted: Tensor, names: Sequence[str], title: str 
     return image_grid(torch.stack(rows), labels, columns, title)
 
 
-def training_curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
-    """One panel for each term of the loss over optimiser steps, from the history that :func:`training.fit` returns."""
+def training_curves(history: Sequence[Mapping[str, float]], title: str = "", per: str = "sequence") -> Figure:
+    """One panel for each term of the loss over optimiser steps, from the history that :func:`training.fit` returns.
+
+    ``per`` is what a sample of the model is: a sequence, or a frame for models of single images.
+    """
     terms = [name for name in history[0] if name not in ("step", "seconds", "learning_rate", "loss")]
     fig, axes = figure(3.2 * len(terms), 2.6, 1, len(terms), squeeze=False)
     steps = [entry["step"] for entry in history]
     for color, name, axis in zip(COLORS, terms, axes.flat, strict=False):
         axis.plot(steps, [entry[name] for entry in history], color=color, linewidth=1)
         axis.set(title=name.replace("_", " "), xlabel="optimiser step")
-    axes[0, 0].set_ylabel("nats per sequence")
+    axes[0, 0].set_ylabel(f"nats per {per}")
     if title:
         fig.suptitle(title, fontsize=10)
     return fig

@@ -61,12 +61,13 @@ def test_there_is_no_circle_between_rooms():
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
-def test_no_file_is_longer_than_500_lines_and_no_function_than_70(path):
+def test_no_file_is_longer_than_500_lines_and_no_function_needs_scrolling(path):
     text = path.read_text()
     assert len(text.splitlines()) <= 500
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 70, f"{node.name} needs scrolling"
+            docstring = (ast.get_docstring(node, clean=False) or "").count("\n") + 1
+            assert node.end_lineno - node.lineno - docstring < 50, f"{node.name} needs scrolling"
 
 
 def test_importing_the_package_loads_nothing_heavy_besides_torch():

@@ -68,6 +68,8 @@ def test_curves_have_a_panel_for_each_term():
     figure = plotting.training_curves(history)
     assert [axis.get_title() for axis in figure.axes] == ["kl", "reconstruction"]
     assert list(figure.axes[0].lines[0].get_ydata()) == [1, 2]
+    assert figure.axes[0].get_ylabel() == "nats per sequence"
+    assert plotting.training_curves(history, per="frame").axes[0].get_ylabel() == "nats per frame"
 
 
 def test_show_carries_the_alternative_text(monkeypatch):
@@ -78,6 +80,15 @@ def test_show_carries_the_alternative_text(monkeypatch):
     data, metadata = seen[0]
     assert metadata["image/png"]["alt"] == "a line that rises"
     assert Image.open(io.BytesIO(data["image/png"])).width == 700
+
+
+def test_an_animation_carries_the_alternative_text(monkeypatch):
+    seen = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw, metadata: seen.append((data, metadata)))
+    data = plotting.gif(solid(RED, 1, 1, 3))
+    plotting.show_gif(data, "nothing moves")
+    assert seen[0][0]["image/gif"] == data
+    assert seen[0][1]["image/gif"]["alt"] == "nothing moves"
 
 
 def test_plotting_leaves_pyplot_alone():

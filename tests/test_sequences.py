@@ -245,3 +245,11 @@ def test_a_batch_that_makes_no_sense_is_refused(indices, k, times, message):
 def test_images_of_double_precision_stay_so():
     batch = TransformationSequences(torch.rand(3, 3, 8, 8, dtype=torch.float64), start="random").sample(2, 1)
     assert batch.frames.dtype == batch.frame_weights.dtype == torch.float64
+
+
+def test_the_first_images_keep_the_protocol():
+    sequences = TransformationSequences(torch.rand(5, 3, 8, 8), horizon=3, start="random", name="five")
+    two = sequences.first(2)
+    assert (len(two), two.horizon, two.start, two.name) == (2, 3, "random", "five")
+    assert torch.equal(two.images, sequences.images[:2])
+    assert len(sequences.first(9)) == 5

@@ -113,6 +113,10 @@ class TransformationSequences:
         """(C, H, W)."""
         return tuple(self.images.shape[1:])
 
+    def first(self, count: int) -> TransformationSequences:
+        """The same protocol on the first ``count`` images, or on all where there are fewer."""
+        return TransformationSequences(self.images[:count], self.transformations, self.horizon, self.start, self.name)
+
     def poses(self, k: Tensor, times: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Parameters of all transformations at each frame: (B, n, K). Only column k moves.
 
