@@ -11,6 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from poflow_lite import lessons
+from poflow_lite.cli import main
 
 ROOT = Path(__file__).parent.parent
 LESSONS = lessons.find_lessons(ROOT / "notebooks")
@@ -21,6 +22,7 @@ def test_committed_lesson_is_sound(path):
     assert lessons.lint(path) == []
 
 
+@pytest.mark.enable_socket  # nbgrader looks for a running server when it is imported
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_student_version_holds_no_solution_and_no_output(path, tmp_path):
     original, student = path.read_text(), lessons.student_version(path, tmp_path).read_text()
@@ -84,6 +86,24 @@ def test_a_failing_lesson_is_reported_and_left_as_it_was(tmp_path):
     with pytest.raises(ValueError, match=r"00-x.ipynb stopped: ZeroDivisionError: division by zero"):
         lessons.execute(path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.enable_socket
+def test_the_command_line_executes_a_lesson_and_lists_its_problems(tmp_path, monkeypatch, capsys):
+    path = write(tmp_path / "00-x.ipynb", new_code_cell("print(6 * 7)"))
+    monkeypatch.setattr("sys.argv", ["poflow-lite", "execute", str(path)])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    out = capsys.readouterr().out
+    assert re.match(r"00-x.ipynb: \d+ s, \d+ problems\n", out)
+    assert "no section '## Quiz'" in out
+
+
+def test_the_command_line_writes_every_student_version(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["poflow-lite", "student", str(tmp_path), "--notebooks", str(ROOT / "notebooks")])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [path.name for path in LESSONS]
 
 
 # --- lint: each rule is broken on purpose in an otherwise sound lesson ----------------------------------------------
