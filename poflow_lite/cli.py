@@ -43,6 +43,9 @@ def train(
     device: Device = "auto",
     start: Annotated[str, typer.Option("--start", help="Start pose: fixed (the paper's) or random.")] = "fixed",
     kl_weight: Annotated[float | None, typer.Option("--kl-weight", help="β; default: the recipe's.")] = None,
+    hamilton_jacobi: Annotated[
+        float | None, typer.Option("--hamilton-jacobi", help="λ of the penalty; default: the recipe's.")
+    ] = None,
     likelihood: Annotated[
         str, typer.Option("--likelihood", help="bernoulli, continuous-bernoulli or gaussian.")
     ] = "bernoulli",
@@ -52,8 +55,8 @@ def train(
     from poflow_lite import experiments
 
     changes: dict[str, Any] = {"start": start, "likelihood": likelihood, "precision": precision}
-    if kl_weight is not None:
-        changes["beta"] = kl_weight
+    optional = {"beta": kl_weight, "hamilton_jacobi": hamilton_jacobi}
+    changes |= {name: value for name, value in optional.items() if value is not None}
     try:
         folder = experiments.train(model, data, budget, out, seed=seed, device=device, resume=resume, **changes)
     except KeyboardInterrupt:

@@ -98,7 +98,7 @@ _RECIPES = {
     ("digits", "full"): Recipe(steps=10_000),
     ("mnist", "smoke"): _SMOKE,
     ("mnist", "lecture"): Recipe(steps=6500, likelihood_images=32),
-    ("mnist", "full"): Recipe(steps=20_000, latent=48, channels=(48, 96), hidden=512, beta=0.03, hamilton_jacobi=0.01),
+    ("mnist", "full"): Recipe(steps=20_000, latent=48, channels=(48, 96), hidden=512, beta=0.03),
 }
 
 

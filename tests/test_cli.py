@@ -69,6 +69,8 @@ def test_train_then_resume_then_evaluate(run, tmp_path):
         1,
         "--kl-weight",
         0.5,
+        "--hamilton-jacobi",
+        2,
         "--out",
         tmp_path / "v",
     )
@@ -79,7 +81,7 @@ def test_train_then_resume_then_evaluate(run, tmp_path):
     code, out, _ = run("evaluate", tmp_path / "v", "--split", "validation")
     assert code == 0
     metrics = json.loads((tmp_path / "v" / "metrics.json").read_text())
-    assert metrics["settings"]["beta"] == 0.5
+    assert (metrics["settings"]["beta"], metrics["settings"]["hamilton_jacobi"]) == (0.5, 2)
     assert metrics["data_set"].startswith("digits (validation, 180 images)")
 
 
@@ -104,6 +106,7 @@ def test_tradeoff_measures_every_cell_once_on_the_validation_split(run, tmp_path
         (["train", "--start", "upside-down"], "start must be 'fixed' or 'random', got 'upside-down'"),
         (["train", "--likelihood", "poisson"], "unknown likelihood 'poisson'; known: bernoulli"),
         (["train", "--kl-weight", "-1"], "beta must be a finite number of at least 0, got -1"),
+        (["train", "--hamilton-jacobi", "-1"], "hamilton_jacobi must be a finite number of at least 0, got -1"),
         (["train", "--device", "abacus"], "unknown device 'abacus'"),
         (["train", "--precision", "int4"], "unknown precision 'int4'; known: float32, bfloat16"),
         (["tradeoff", "--kl-weights", "0.1;1"], "--kl-weights takes numbers separated by commas, got '0.1;1'"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +37,9 @@ class FlowFactorizedVAE(VAE):
             frame t itself. It costs one image a sequence and teaches the encoder all poses, so that a flow may start
             at any frame and reconstruction can be measured; 0 leaves the paper's objective.
         initial: λ_0, weight of the paper's initial condition ∇u^k(z_0, 0) = 0.
+
+    Raises:
+        ValueError: for a weight that is negative or not finite.
     """
 
     def __init__(
@@ -51,6 +56,10 @@ class FlowFactorizedVAE(VAE):
         initial: float = 0.0,
     ):
         super().__init__(encoder, decoder, likelihood, beta)
+        weights = {"hamilton_jacobi": hamilton_jacobi, "autoencoding": autoencoding, "initial": initial}
+        for name, weight in weights.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"{name} must be a finite number of at least 0, got {weight}")
         self.flow, self.prior, self.force = flow, prior, force
         self.hamilton_jacobi, self.autoencoding, self.initial = hamilton_jacobi, autoencoding, initial
 
