@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from pathlib import Path
@@ -68,7 +67,7 @@ def execute(path: Path, timeout: int = 600) -> float:
     began = time.perf_counter()
     client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": "."}})
     try:
-        client.execute(env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ})
+        client.execute()
     except CellExecutionError as error:
         raise ValueError(f"{path.name} stopped: {error.ename}: {error.evalue}") from error
     seconds = time.perf_counter() - began
