@@ -17,6 +17,7 @@ import torch
 
 from poflow_lite.checkpoints import load_checkpoint, prepare_folder, write_atomically, write_json
 from poflow_lite.datasets import TransformationSequences, load_stills
+from poflow_lite.errors import require_known
 from poflow_lite.flows import DiffusionPrior, PotentialFlow
 from poflow_lite.metrics import (
     MedianFrame,
@@ -108,14 +109,10 @@ def recipe(data: str, budget: str, **changes: Any) -> Recipe:
     Raises:
         ValueError: for an unknown data set, budget or precision; the message lists the known ones.
     """
-    known = list(dict.fromkeys(name for name, _ in _RECIPES))
-    if data not in known:
-        raise ValueError(f"unknown data set {data!r}; known: {', '.join(known)}")
-    if budget not in BUDGETS:
-        raise ValueError(f"unknown budget {budget!r}; known: {', '.join(BUDGETS)}")
+    require_known("data set", data, dict.fromkeys(name for name, _ in _RECIPES))
+    require_known("budget", budget, BUDGETS)
     settings = replace(_RECIPES[data, budget], **changes)
-    if settings.precision not in ("float32", "bfloat16"):
-        raise ValueError(f"unknown precision {settings.precision!r}; known: float32, bfloat16")
+    require_known("precision", settings.precision, ("float32", "bfloat16"))
     return settings
 
 
@@ -139,8 +136,7 @@ def build_model(
     Raises:
         ValueError: for an unknown model; the message lists the known ones.
     """
-    if model not in MODELS:
-        raise ValueError(f"unknown model {model!r}; known: {', '.join(MODELS)}")
+    require_known("model", model, MODELS)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         networks = (settings.latent, settings.channels, settings.hidden)

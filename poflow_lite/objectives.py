@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, ContinuousBernoulli, Distribution, Independent, Normal
 
+from poflow_lite.errors import require_known
+
 __all__ = [
     "LIKELIHOODS",
     "Terms",
@@ -95,8 +97,7 @@ def likelihood(name: str, logits: Tensor) -> Independent:
     Raises:
         ValueError: for an unknown name; the message lists the known ones.
     """
-    if name not in LIKELIHOODS:
-        raise ValueError(f"unknown likelihood {name!r}; known: {', '.join(LIKELIHOODS)}")
+    require_known("likelihood", name, LIKELIHOODS)
     return Independent(LIKELIHOODS[name](logits), 3, validate_args=False)
 
 

@@ -12,7 +12,7 @@ import poflow_lite
 PACKAGE = Path(poflow_lite.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
-    {"objectives", "networks", "potentials", "datasets", "checkpoints", "plotting", "widgets"},
+    {"errors", "objectives", "networks", "potentials", "datasets", "checkpoints", "plotting", "widgets"},
     {"flows", "training"},
     {"models", "check"},
     {"metrics", "lessons"},

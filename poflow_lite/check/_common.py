@@ -15,8 +15,8 @@ class CheckFailed(AssertionError):
     """An exercise is not solved yet; the message says which property does not hold and hints at why."""
 
 
-def attempt(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Call a student's function; an empty stub or an exception becomes a :class:`CheckFailed` that says so.
+def attempt(function: Callable[..., Any], *arguments: Any, **options: Any) -> Tensor:
+    """Call a student's function; a stub, an exception or no tensor becomes a :class:`CheckFailed` that says so.
 
     Arguments are cloned first, so that a function that changes its input in place cannot fool a later check.
     """
@@ -30,6 +30,8 @@ def attempt(function: Callable[..., Any], *arguments: Any, **options: Any) -> An
         raise CheckFailed(f"{name} stopped with {type(error).__name__}: {error}") from error
     if result is None:
         raise CheckFailed(f"{name} returned nothing: does it end with a return?")
+    if not isinstance(result, Tensor):
+        raise CheckFailed(f"{name} must return a tensor, not {type(result).__name__}")
     return result
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from poflow_lite.errors import require_known
+
 __all__ = [
     "DATASETS",
     "SPLITS",
@@ -51,10 +53,8 @@ def load_stills(data: str, split: str) -> Stills:
         ValueError: for an unknown name; the message lists the known ones.
         FileNotFoundError: if the data set is not there; the message says how to get it.
     """
-    if data not in DATASETS:
-        raise ValueError(f"unknown data set {data!r}; known: {', '.join(DATASETS)}")
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
+    require_known("data set", data, DATASETS)
+    require_known("split", split, SPLITS)
     return DATASETS[data](split)
 
 

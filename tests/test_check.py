@@ -1,0 +1,44 @@
+"""What holds for the exercises of every lesson: the solution passes, and what is not an answer fails with a hint."""
+
+import pytest
+from lesson_helpers import solution, stub
+
+from poflow_lite import check
+
+LESSONS = {"01-variational-autoencoders": check.lesson01, "07-flow-factorized-vae": check.lesson07}
+EXERCISES = [(notebook, name) for notebook, module in LESSONS.items() for name in module.__all__]
+every_exercise = pytest.mark.parametrize(("notebook", "name"), EXERCISES)
+
+
+def fails(notebook, name, answer, hint):
+    with pytest.raises(check.CheckFailed, match=hint):
+        getattr(LESSONS[notebook], name)(answer)
+
+
+@every_exercise
+def test_solution_passes(notebook, name, capsys):
+    getattr(LESSONS[notebook], name)(solution(notebook, name))
+    assert capsys.readouterr().out.startswith(f"✓ {name}")
+
+
+@every_exercise
+def test_stub_fails(notebook, name):
+    fails(notebook, name, stub(notebook, name), "not written yet")
+
+
+@every_exercise
+def test_function_that_returns_nothing_fails(notebook, name):
+    fails(notebook, name, lambda *arguments, **options: None, "returned nothing")
+
+
+@every_exercise
+def test_function_that_returns_no_tensor_fails(notebook, name):
+    fails(notebook, name, lambda *arguments, **options: 1.0, "must return a tensor, not float")
+
+
+@every_exercise
+def test_exception_is_reported(notebook, name):
+    def broken(*arguments, **options):
+        raise IndexError("no such axis")
+
+    fails(notebook, name, broken, "IndexError: no such axis")
