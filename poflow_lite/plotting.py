@@ -14,16 +14,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from poflow_lite.densities import Grid
+
 __all__ = [
     "COLORS",
     "MARKERS",
+    "arrows",
+    "cloud",
+    "density",
     "equivariance_bars",
     "figure",
+    "figure_gif",
     "filmstrip",
     "gif",
     "image_grid",
     "show",
     "show_gif",
+    "tracks",
     "tradeoff_curves",
     "training_curves",
 ]
@@ -170,6 +177,70 @@ def tradeoff_curves(cells: Sequence[Mapping[str, Any]], title: str = "") -> Figu
     if title:
         fig.suptitle(title, fontsize=10)
     return fig
+
+
+# --- points and densities in the plane ----------------------------------------------------------------------------
+
+
+def _plane(axis: Axes) -> None:
+    axis.set_aspect("equal")
+
+
+def cloud(axis: Axes, points: Tensor, index: int = 0, label: str | None = None, size: float = 6) -> None:
+    """Points (n, 2) on an axis, in the ``index``-th colour and marker of the course."""
+    x, y = points.detach().cpu().T
+    style = {"color": COLORS[index], "marker": MARKERS[index], "s": size, "linewidths": 0, "alpha": 0.6}
+    axis.scatter(x, y, label=label, **style)
+    _plane(axis)
+
+
+def tracks(axis: Axes, paths: Tensor, color: Any = "0.5") -> None:
+    """Paths (B, T+1, 2) as thin lines on an axis."""
+    axis.plot(*paths.detach().cpu().permute(2, 1, 0), color=color, linewidth=0.6, zorder=0)
+    _plane(axis)
+
+
+def density(axis: Axes, grid: Grid, values: Tensor, contours: int = 0, top: float | None = None) -> None:
+    """A density (N,) on a two-dimensional grid as shades of blue, with contour lines if wanted.
+
+    Args:
+        top: value of the darkest shade; give the same to all panels that are to be compared.
+    """
+    x, y = (axes.numpy() for axes in grid.axes)
+    image = grid.image(values.detach().cpu()).T.numpy()
+    axis.pcolormesh(x, y, image, cmap="Blues", vmin=0, vmax=top, shading="nearest", rasterized=True)
+    if contours:
+        axis.contour(x, y, image, contours, colors="0.3", linewidths=0.6)
+    _plane(axis)
+
+
+def arrows(axis: Axes, points: Tensor, vectors: Tensor, index: int = 1) -> None:
+    """A vector field: an arrow ``vectors`` (n, 2), in the units of the axes, at each of ``points`` (n, 2)."""
+    x, y, u, v = torch.cat([points, vectors], 1).detach().cpu().T
+    axis.quiver(x, y, u, v, angles="xy", scale_units="xy", scale=1, color=COLORS[index], width=0.005)
+    _plane(axis)
+
+
+def figure_gif(draw: Callable[[int], Figure], frames: int, milliseconds: int = 120, bounce: bool = False) -> bytes:
+    """Animate ``draw(0), ..., draw(frames - 1)``, figures of one size: GIF bytes for :func:`show_gif`.
+
+    Args:
+        draw: frame number ↦ figure. Keep the limits of its axes fixed, or the picture jumps.
+        frames: how many.
+        milliseconds: duration of a frame.
+        bounce: play it backwards after that.
+    """
+    from PIL import Image
+
+    pictures = []
+    for i in range(frames):
+        buffer = io.BytesIO()
+        draw(i).savefig(buffer, format="png")
+        pictures.append(Image.open(buffer).convert("P", palette=Image.Palette.ADAPTIVE, colors=64))
+    loop = pictures + pictures[-2:0:-1] if bounce else pictures
+    buffer = io.BytesIO()
+    loop[0].save(buffer, "GIF", save_all=True, append_images=loop[1:], duration=milliseconds, loop=0)
+    return buffer.getvalue()
 
 
 def gif(frames: Tensor, path: Path | None = None, scale: int = 3, milliseconds: int = 180) -> bytes:

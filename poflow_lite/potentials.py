@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Force", "Potential", "mixing_weights", "time_features"]
+__all__ = ["Force", "Potential", "checked_arguments", "mixing_weights", "time_features"]
 
 
 def mixing_weights(k: Tensor, transformations: int) -> Tensor:
@@ -42,6 +42,23 @@ def mixing_weights(k: Tensor, transformations: int) -> Tensor:
             f"got values from {int(k.min())} to {int(k.max())}"
         )
     return F.one_hot(k, transformations).to(torch.get_default_dtype())
+
+
+def checked_arguments(
+    z: Tensor, t: Tensor | float, k: Tensor, latent: int, transformations: int
+) -> tuple[Tensor, Tensor]:
+    """Mixing weights (B, K) and times (B,) that fit the points z (B, d).
+
+    Raises:
+        ValueError: if z is not (B, d), or k or t belong to another number of samples.
+    """
+    if z.ndim != 2 or z.shape[1] != latent:
+        raise ValueError(f"z must be (B, {latent}), got {tuple(z.shape)}")
+    y = mixing_weights(k, transformations).to(z)
+    t = torch.as_tensor(t, dtype=z.dtype, device=z.device)
+    if len(y) != len(z) or (t.ndim and t.shape != z.shape[:1]):
+        raise ValueError(f"z has {len(z)} samples but k has {len(y)} and t has shape {tuple(t.shape)}")
+    return y, t.expand(len(z))
 
 
 def time_features(t: Tensor, horizon: float, frequencies: int) -> tuple[Tensor, Tensor]:
@@ -81,12 +98,21 @@ class Potential(nn.Module):
         width: m, hidden units of each potential.
         horizon: T, the unit of time inside φ.
         frequencies: F, number of sine and cosine pairs in φ; 0 leaves time itself.
+        sharpness: scale of the initial w, which begin as ``sharpness`` N(0, 1/d): how quickly u can vary in space.
 
     Raises:
         ValueError: here for sizes below 1; in the methods for shapes that do not fit or an index out of range.
     """
 
-    def __init__(self, latent: int, transformations: int, width: int = 64, horizon: int = 8, frequencies: int = 2):
+    def __init__(
+        self,
+        latent: int,
+        transformations: int,
+        width: int = 64,
+        horizon: int = 8,
+        frequencies: int = 2,
+        sharpness: float = 1.0,
+    ):
         super().__init__()
         sizes = {"latent": latent, "transformations": transformations, "width": width, "horizon": horizon}
         for name, size in sizes.items():
@@ -95,7 +121,7 @@ class Potential(nn.Module):
         self.latent, self.transformations = latent, transformations
         self.horizon, self.frequencies = horizon, frequencies
         phi = 1 + 2 * frequencies
-        self.inner = nn.Parameter(torch.randn(transformations, width, latent) / math.sqrt(latent))  # w
+        self.inner = nn.Parameter(sharpness * torch.randn(transformations, width, latent) / math.sqrt(latent))  # w
         self.inner_time = nn.Parameter(0.5 * torch.randn(transformations, width, 1 + phi))  # v
         self.outer = nn.Parameter(0.1 / math.sqrt(width) * torch.randn(transformations, width))  # a
         self.quadratic = nn.Parameter(torch.zeros(transformations, latent, latent))  # Q = (M + Mᵀ)/2
@@ -128,6 +154,14 @@ class Potential(nn.Module):
         squares = (inner[:, :, None] * inner[:, None, :]).flatten(1)  # w wᵀ: one matrix product serves all B samples
         return (bend.flatten(1) @ squares + y @ self._symmetric().flatten(1)).unflatten(-1, (self.latent, self.latent))
 
+    def hessian_vector(self, z: Tensor, t: Tensor | float, k: Tensor, vector: Tensor) -> Tensor:
+        """∇²u^k v for vectors v (B, d): (B, d), in O(m d) without building the Hessian."""
+        z, y, phi, _ = self._arguments(z, t, k)
+        inner = self.inner.flatten(0, 1)
+        bend = y[..., None] * self.outer * (1 - torch.tanh(self._hidden(z, phi)).square())
+        affine = y[..., None] * vector[:, None]  # (B, K, d)
+        return (bend.flatten(1) * (vector @ inner.T)) @ inner + affine.flatten(1) @ self._symmetric().flatten(0, 1)
+
     def laplacian(self, z: Tensor, t: Tensor | float, k: Tensor) -> Tensor:
         """Δu^k = Σ_j a_j (1 - tanh² h_j) ‖w_j‖² + tr Q: (B,), in O(m d) without building the Hessian."""
         z, y, phi, _ = self._arguments(z, t, k)
@@ -143,9 +177,12 @@ class Potential(nn.Module):
         linear = torch.einsum("bi,kif,bf->bk", z, self.linear, rate)
         return (y * (hidden + linear + rate[:, 1:] @ self.gauge.T)).sum(-1)
 
+    # The same by the names of a velocity field, v = ∇u (fields.Field).
+    velocity, jacobian, jacobian_vector, divergence = gradient, hessian, hessian_vector, laplacian
+
     def _arguments(self, z: Tensor, t: Tensor | float, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Checked z, mixing weights y (B, K), φ̂(t) and φ̂'(t) (B, 1+f)."""
-        y, t = _checked(z, t, k, self.latent, self.transformations)
+        y, t = checked_arguments(z, t, k, self.latent, self.transformations)
         return z, y, *time_features(t, self.horizon, self.frequencies)
 
     def _hidden(self, z: Tensor, phi: Tensor) -> Tensor:
@@ -155,17 +192,6 @@ class Potential(nn.Module):
 
     def _symmetric(self) -> Tensor:
         return 0.5 * (self.quadratic + self.quadratic.mT)
-
-
-def _checked(z: Tensor, t: Tensor | float, k: Tensor, latent: int, transformations: int) -> tuple[Tensor, Tensor]:
-    """Mixing weights (B, K) and times (B,) that fit the points z (B, d), or a ValueError."""
-    if z.ndim != 2 or z.shape[1] != latent:
-        raise ValueError(f"z must be (B, {latent}), got {tuple(z.shape)}")
-    y = mixing_weights(k, transformations).to(z)
-    t = torch.as_tensor(t, dtype=z.dtype, device=z.device)
-    if len(y) != len(z) or (t.ndim and t.shape != z.shape[:1]):
-        raise ValueError(f"z has {len(z)} samples but k has {len(y)} and t has shape {tuple(t.shape)}")
-    return y, t.expand(len(z))
 
 
 class Force(nn.Module):
@@ -185,6 +211,6 @@ class Force(nn.Module):
 
     def forward(self, z: Tensor, t: Tensor | float, k: Tensor) -> Tensor:
         """f^k(z, t) for z (B, d), t a number or (B,), k (B,) or (B, K): (B,), never positive."""
-        y, t = _checked(z, t, k, self.latent, self.transformations)
+        y, t = checked_arguments(z, t, k, self.latent, self.transformations)
         root = self.network(torch.cat([z, t[:, None] / self.horizon], -1))
         return -(y * root).sum(-1).square()

@@ -12,9 +12,10 @@ import poflow_lite
 PACKAGE = Path(poflow_lite.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
-    {"errors", "objectives", "networks", "potentials", "datasets", "checkpoints", "plotting", "widgets"},
+    {"errors", "objectives", "networks", "potentials", "fields", "transport", "densities", "datasets", "checkpoints"}
+    | {"plotting", "widgets"},
     {"flows", "training"},
-    {"models", "check"},
+    {"models", "learned_transport", "check"},
     {"metrics", "lessons"},
     {"experiments"},
     {"cli"},

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from poflow_lite.datasets.sequences import Batch
 from poflow_lite.flows import DiffusionPrior, Path, PotentialFlow
 from poflow_lite.models.vae import VAE
-from poflow_lite.objectives import Terms, gaussian_kl, hamilton_jacobi_residual, reparameterize
+from poflow_lite.objectives import Terms, gaussian_kl, reparameterize
 from poflow_lite.potentials import Force
 
 __all__ = ["FlowFactorizedVAE"]
@@ -87,7 +87,8 @@ class FlowFactorizedVAE(VAE):
         if self.autoencoding:
             penalties["autoencoding"] = -self.autoencoding * self._autoencoding_bound(batch, generator)
         if self.hamilton_jacobi:
-            penalties["hamilton_jacobi"] = self.hamilton_jacobi * self.residuals(path, batch.k).square().sum(1)
+            residuals = self.flow.residuals(path, batch.k, self.force)
+            penalties["hamilton_jacobi"] = self.hamilton_jacobi * residuals.square().sum(1)
         if self.initial:
             penalties["initial"] = self.initial * path.velocity[:, 0].square().sum(1)
         return Terms(log_likelihood @ batch.frame_weights, kl_start + kl_later, self.beta, penalties)
@@ -102,12 +103,3 @@ class FlowFactorizedVAE(VAE):
         variance = self.prior.variance(t, batch.k)[:, None]
         kl = gaussian_kl(posterior.mean, posterior.base_dist.scale, variance)
         return batch.horizon * (log_likelihood - self.beta * kl)
-
-    def residuals(self, path: Path, k: Tensor) -> Tensor:
-        """R(z_t, t) = ∂_t u + ½‖∇u‖² - f at the points t = 0..T-1 of a path: (B, T)."""
-        batch, steps = path.velocity.shape[:2]
-        z, k = path.z[:, :-1].flatten(0, 1), k.repeat_interleave(steps, 0)
-        t = torch.arange(steps, dtype=z.dtype, device=z.device).repeat(batch)
-        force = self.force(z, t, k) if self.force is not None else 0.0
-        rate = self.flow.potential.time_derivative(z, t, k)
-        return hamilton_jacobi_residual(rate, path.velocity.flatten(0, 1), force).unflatten(0, (batch, steps))
