@@ -43,7 +43,7 @@ def eight_gaussians(count: int, generator: torch.Generator) -> Tensor:
 
 
 def two_moons(count: int, generator: torch.Generator) -> Tensor:
-    """Two interlocking half circles of radius 2 about the origin, blurred by noise of standard deviation 0.15: (n, 2)."""
+    """Two interlocking half circles of radius 2 about the origin, with noise of standard deviation 0.15: (n, 2)."""
     angle = math.pi * torch.rand(count, generator=generator)
     side = torch.randint(2, (count,), generator=generator) * 2.0 - 1  # +1 the upper moon, -1 the lower one
     moon = torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], 1) * side[:, None]
