@@ -230,3 +230,31 @@ def test_sizes_below_one_are_refused_by_name(name):
 def test_arguments_that_do_not_fit_are_refused_by_potential_and_force(field, z, t, k, message):
     with pytest.raises(ValueError, match=message):
         field(z, t, torch.tensor(k))
+
+
+# --- as a velocity field ------------------------------------------------------------------------------------------
+
+
+def test_hessian_vector_is_the_hessian_times_the_vector(make_potential):
+    potential = make_potential(4, 3)
+    z, vector = torch.randn(6, 4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
+    t, k = torch.linspace(0, 3, 6, dtype=torch.float64), torch.arange(6) % 3
+    for index in (k, torch.rand(6, 3, dtype=torch.float64)):
+        expected = torch.einsum("bij,bj->bi", potential.hessian(z, t, index), vector)
+        torch.testing.assert_close(potential.hessian_vector(z, t, index, vector), expected)
+
+
+def test_a_potential_is_a_velocity_field(make_potential):
+    potential, z, k = make_potential(3, 2), torch.randn(4, 3, dtype=torch.float64), torch.arange(4) % 2
+    torch.testing.assert_close(potential.velocity(z, 1.0, k), potential.gradient(z, 1.0, k))
+    torch.testing.assert_close(potential.jacobian(z, 1.0, k), potential.hessian(z, 1.0, k))
+    torch.testing.assert_close(potential.divergence(z, 1.0, k), potential.laplacian(z, 1.0, k))
+
+
+def test_sharpness_scales_the_initial_inner_weights_alone():
+    torch.manual_seed(0)
+    plain = Potential(3, 2)
+    torch.manual_seed(0)
+    sharp = Potential(3, 2, sharpness=2.5)
+    torch.testing.assert_close(sharp.inner, 2.5 * plain.inner)
+    torch.testing.assert_close(sharp.outer, plain.outer)
