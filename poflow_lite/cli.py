@@ -104,6 +104,35 @@ def tradeoff(
     typer.echo(f"Figure and numbers: {out}/tradeoff.png, tradeoff.json")
 
 
+@app.command()
+def transport(
+    pairs: Annotated[str, typer.Option("--pairs", help="gaussians, moons, or both.")] = "gaussians,moons",
+    variants: Annotated[
+        str | None, typer.Option("--variants", help="Names separated by commas; default: all five.")
+    ] = None,
+    seeds: Annotated[str, typer.Option("--seeds", help="Separated by commas.")] = "0",
+    out: Out = Path("runs/transport"),
+) -> None:
+    """Learn optimal transport between clouds of points, with and without what makes it optimal (lesson 05)."""
+    from poflow_lite.transport_study import VARIANTS, study_transport
+
+    chosen = list(VARIANTS) if variants is None else variants.split(",")
+    result = study_transport(pairs.split(","), out, variants=chosen, seeds=_numbers(seeds, "--seeds", int))
+    columns = {
+        "OT gap": "ot_gap",
+        "energy/W₂²": "energy_ratio",
+        "straightness": "straightness",
+        "end error": "endpoint_error",
+        "(sampling)": "sampling_error",
+        "eigenvalue": "smallest_eigenvalue",
+    }
+    typer.echo(f"\n{'pair':<10}{'variant':<23}{'seed':>4}" + "".join(f"{heading:>13}" for heading in columns))
+    for cell in result["cells"]:
+        figures = "".join(f"{cell[name]:>13.3f}" for name in columns.values())
+        typer.echo(f"{cell['pair']:<10}{cell['variant']:<23}{cell['seed']:>4}{figures}")
+    typer.echo(f"Pictures and figures: {', '.join(f'{out}/{pair}.png' for pair in pairs.split(','))}, transport.json")
+
+
 def _numbers(text: str, option: str, kind: Callable[[str], float]) -> list:
     try:
         return [kind(part) for part in text.split(",")]

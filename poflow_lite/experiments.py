@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import platform
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,7 @@ from poflow_lite.metrics import (
 from poflow_lite.models import VAE, FlowFactorizedVAE
 from poflow_lite.networks import Autocast, ConvDecoder, ConvEncoder
 from poflow_lite.potentials import Force, Potential
+from poflow_lite.provenance import command, machine, versions
 from poflow_lite.training import Schedule, fit, load_weights, resolve_device
 
 __all__ = [
@@ -163,19 +161,6 @@ def build_model(
 # --- runs ---------------------------------------------------------------------------------------------------------
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the figures depend on."""
-    packages = ("poflow-lite", "torch", "torchvision", "numpy", "scikit-learn")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
-
-
-def machine(device: torch.device) -> str:
-    """The device in words, with its number of cores or its name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
-
-
 def train(
     model: str,
     data: str,
@@ -217,7 +202,7 @@ def train(
         for name in (CHECKPOINT, METRICS):
             (folder / name).unlink(missing_ok=True)
     run = json.loads(json.dumps({"model": model, "data": data, "budget": budget, "seed": seed, **asdict(settings)}))
-    notes = {"data_set": training.name, "device": machine(chosen), "versions": versions(), "command": _command()}
+    notes = {"data_set": training.name, "device": machine(chosen), "versions": versions(), "command": command()}
     if not checkpoint.exists():
         write_json(folder / CONFIG, {**run, **notes})
     if progress:
@@ -235,11 +220,6 @@ def train(
         progress=progress,
     )
     return folder
-
-
-def _command() -> str:
-    """The command line of this process, without the folder the program lies in."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def _draw(training: TransformationSequences, settings: Recipe, generator: torch.Generator) -> Any:
@@ -384,7 +364,7 @@ def kl_tradeoff(
             kept = ("equivariance_error", "ratio_to_no_motion", "reconstruction_floor", "log_likelihood", "seconds")
             cells.append({"kl_weight": beta, "seed": seed, **{name: metrics[name] for name in kept}})
     common = ("data_set", "budget", "device", "versions")
-    result = {**{name: metrics[name] for name in common}, "command": _command(), "cells": cells}
+    result = {**{name: metrics[name] for name in common}, "command": command(), "cells": cells}
     from poflow_lite import plotting
 
     figure = plotting.tradeoff_curves(cells, f"{metrics['data_set']}, budget {budget}")

@@ -13,11 +13,11 @@ PACKAGE = Path(poflow_lite.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"errors", "objectives", "networks", "potentials", "fields", "transport", "densities", "datasets", "checkpoints"}
-    | {"plotting", "widgets"},
+    | {"plotting", "widgets", "provenance"},
     {"flows", "training"},
     {"models", "learned_transport", "check"},
     {"metrics", "lessons"},
-    {"experiments"},
+    {"experiments", "transport_study"},
     {"cli"},
 ]
 

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from poflow_lite import plotting, widgets
+from poflow_lite.densities import Grid
 
 RED, BLUE = torch.tensor([1.0, 0, 0]), torch.tensor([0, 0, 1.0])
 
@@ -116,3 +117,46 @@ def test_sliders_redraw_with_the_chosen_values(monkeypatch):
 def test_pixels_outside_the_range_are_clipped(value):
     figure = plotting.image_grid(torch.full((1, 1, 3, 2, 2), value))
     assert shown_images(figure)[0].max() == (255 if value > 1 else 0)
+
+
+# --- points and densities in the plane ----------------------------------------------------------------------------
+
+
+def test_cloud_tracks_and_arrows_put_points_where_they_are():
+    _fig, axis = plotting.figure()
+    points, vectors = torch.tensor([[0.0, 1.0], [2.0, 3.0]]), torch.tensor([[1.0, 0.0], [0.0, -1.0]])
+    plotting.cloud(axis, points, 1, "here")
+    plotting.arrows(axis, points, vectors)
+    plotting.tracks(axis, torch.stack([points, points + vectors], 1))
+    scatter, quiver = axis.collections
+    np.testing.assert_allclose(scatter.get_offsets(), points)
+    assert scatter.get_label() == "here"
+    np.testing.assert_allclose(np.stack([quiver.U, quiver.V], 1), vectors)
+    np.testing.assert_allclose(axis.lines[1].get_xydata(), [[2, 3], [2, 2]])
+    assert axis.get_aspect() == 1
+
+
+def test_density_is_drawn_the_right_way_round():
+    """A peak at (x, y) = (1.5, -0.5) of a grid with fewer cells along y than along x."""
+    grid = Grid((-2.0, -1.0), (2.0, 1.0), (4, 2))
+    values = torch.zeros(8, dtype=torch.float64)
+    values[(grid.points - torch.tensor([1.5, -0.5])).norm(dim=1).argmin()] = 1.0
+    _fig, axis = plotting.figure()
+    plotting.density(axis, grid, values, contours=2, top=1.0)
+    mesh = axis.collections[0]
+    row, column = np.unravel_index(mesh.get_array().argmax(), (2, 4))
+    assert (row, column) == (0, 3)  # rows are y, columns x
+    assert mesh.get_clim() == (0, 1.0)
+
+
+def test_figure_gif_plays_every_frame():
+    def draw(i):
+        fig, axis = plotting.figure(2, 2)
+        axis.plot([0, i], [0, 1])
+        return fig
+
+    for bounce, frames in ((False, 4), (True, 6)):
+        picture = Image.open(io.BytesIO(plotting.figure_gif(draw, 4, 50, bounce)))
+        assert picture.n_frames == frames
+        assert picture.info["duration"] == 50
+        assert picture.size == (200, 200)
