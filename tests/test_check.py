@@ -5,7 +5,11 @@ from lesson_helpers import solution, stub
 
 from poflow_lite import check
 
-LESSONS = {"01-variational-autoencoders": check.lesson01, "07-flow-factorized-vae": check.lesson07}
+LESSONS = {
+    "01-variational-autoencoders": check.lesson01,
+    "05-optimal-transport": check.lesson05,
+    "07-flow-factorized-vae": check.lesson07,
+}
 EXERCISES = [(notebook, name) for notebook, module in LESSONS.items() for name in module.__all__]
 every_exercise = pytest.mark.parametrize(("notebook", "name"), EXERCISES)
 

@@ -9,7 +9,7 @@ from poflow_lite.datasets import Clouds, sample_pair
 from poflow_lite.flows import PotentialFlow
 from poflow_lite.learned_transport import LearnedTransport, TransportReport, measure_transport, train_transport
 from poflow_lite.potentials import Force
-from poflow_lite.transport import wasserstein
+from poflow_lite.transport import hopf_lax, wasserstein
 
 
 def clouds(count=6, seed=0):
@@ -83,6 +83,25 @@ def test_gaussians_are_carried_at_nearly_the_least_energy(trained):
     assert report.straightness > 0.95
     assert report.smallest_eigenvalue > 0.3
     assert history[-1]["loss"] < history[0]["loss"] / 5
+
+
+def test_the_learned_potential_is_the_hopf_lax_solution_from_its_own_start(trained):
+    """min_y [u(y, 0) + ‖z - y‖²/(2t)] over a fine grid, where the particles are; up to a constant at each time."""
+    transport, _ = trained
+    potential, points = transport.flow.potential, sample_pair("gaussians", 400, torch.Generator().manual_seed(3)).source
+    axis = torch.linspace(-5, 5, 201)
+    support = torch.cartesian_prod(axis, axis)
+
+    def value(z, t):
+        return potential.value(z, t, torch.zeros(len(z), dtype=torch.long)).detach()
+
+    path = transport.carry(points).z.detach()
+    for t in (2, 5, 7):
+        learned, exact = value(path[:, t], t), hopf_lax(value(support, 0), support, path[:, t], t)
+        frozen = value(path[:, t], 0)
+        error, size = (learned - exact).std(), exact.std()
+        assert error < 0.2 * size
+        assert (frozen - exact).std() > 3 * error  # u does change with time
 
 
 def test_without_hamilton_jacobi_the_end_is_reached_at_needless_cost(trained):
