@@ -1,7 +1,8 @@
 """poflow_lite: flow-factorized representation learning, as a course and a package."""
 
 from poflow_lite.datasets import Batch, TransformationSequences, load_stills
-from poflow_lite.flows import DiffusionPrior, PotentialFlow
+from poflow_lite.fields import DivergenceFreeField, FunctionPotential
+from poflow_lite.flows import DiffusionPrior, Flow, PotentialFlow
 from poflow_lite.models import VAE, FlowFactorizedVAE
 from poflow_lite.potentials import Force, Potential
 from poflow_lite.training import Schedule, fit
@@ -12,8 +13,11 @@ __all__ = [
     "VAE",
     "Batch",
     "DiffusionPrior",
+    "DivergenceFreeField",
+    "Flow",
     "FlowFactorizedVAE",
     "Force",
+    "FunctionPotential",
     "Potential",
     "PotentialFlow",
     "Schedule",

@@ -83,8 +83,9 @@ def fit(
     """Minimise ``model.terms(batch).loss`` and return the history of its terms.
 
     Args:
-        model: anything with ``terms(batch, generator) -> Terms``; trained in place, on ``device``.
-        sample: draws a batch from a CPU generator; called once a step.
+        model: anything whose ``terms(batch, generator)`` returns an object like :class:`objectives.Terms`, with a
+            ``loss`` and a ``summary()`` by name; trained in place, on ``device``.
+        sample: draws a batch, which can move ``.to(device)``, from a CPU generator; called once a step.
         schedule: steps, learning rate, clipping.
         seed: with the step number it determines every draw of the run.
         checkpoint: safetensors file to write every ``save_every`` steps and at the end; none is written by default.
@@ -96,7 +97,7 @@ def fit(
 
     Returns:
         One dictionary per entry: step, seconds since the start, learning rate, loss and the batch mean of each term,
-        in nats per sequence.
+        in its own units (nats per sequence for the models of images).
 
     Raises:
         FloatingPointError: if the loss stops being finite; the message names the term and the step.

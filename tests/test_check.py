@@ -7,6 +7,7 @@ from poflow_lite import check
 
 LESSONS = {
     "01-variational-autoencoders": check.lesson01,
+    "04-time-evolving-densities": check.lesson04,
     "05-optimal-transport": check.lesson05,
     "07-flow-factorized-vae": check.lesson07,
 }
