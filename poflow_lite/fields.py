@@ -13,7 +13,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad, hessian, jvp, vmap
+from torch.func import grad, jacrev, vjp, vmap
 
 from poflow_lite.potentials import checked_arguments, time_features
 
@@ -70,11 +70,11 @@ class FunctionPotential(nn.Module):
 
     def hessian(self, z: Tensor, t: Tensor | float, k: Tensor) -> Tensor:
         """∇²u: (B, d, d)."""
-        return vmap(hessian(self._at_one_point))(z, *self._one_by_one(z, t, k))
+        return vmap(jacrev(grad(self._at_one_point)))(z, *self._one_by_one(z, t, k))
 
     def hessian_vector(self, z: Tensor, t: Tensor | float, k: Tensor, vector: Tensor) -> Tensor:
-        """∇²u e: (B, d), by one forward derivative of the gradient."""
-        return jvp(lambda points: self.gradient(points, t, k), (z,), (vector,))[1]
+        """∇²u e: (B, d), by one backward pass of the gradient, as ∇²u is symmetric."""
+        return vjp(lambda points: self.gradient(points, t, k), z)[1](vector)[0]
 
     def laplacian(self, z: Tensor, t: Tensor | float, k: Tensor) -> Tensor:
         """Δu: (B,)."""

@@ -217,8 +217,10 @@ class Flow(nn.Module):
             (B, d), to about the ¾ of the digits that the dtype holds.
 
         Raises:
-            ValueError: if some step cannot be undone: where no pre-image is found, or where the step folds space (its
-                Jacobian has a determinant ≤ 0, and a point has several pre-images).
+            ValueError: if some step cannot be undone: where no pre-image is found, or where the step folds space at the
+                one that is found: its Jacobian has a determinant ≤ 0, or is symmetric with an eigenvalue ≤ 0. Other
+                pre-images may then exist; where the fold lies elsewhere they can exist unnoticed, so look at
+                :meth:`smallest_eigenvalue` as well.
         """
         if steps < 1:
             raise ValueError(f"an inverse needs at least 1 step, got {steps}")
@@ -281,13 +283,14 @@ class Flow(nn.Module):
                 break
             direction = torch.linalg.solve_ex(jacobian, (end - target)[..., None])[0][..., 0]
             z = self._backtrack(z, direction, target, times, k, error)
-        bad = ~(error <= tolerance) | (torch.linalg.det(jacobian) <= 0)
+        lowest = 0.5 * torch.linalg.eigvalsh(jacobian + jacobian.mT)[:, 0]
+        symmetric = (jacobian - jacobian.mT).abs().amax((1, 2)) <= tolerance
+        bad = ~(error <= tolerance) | (torch.linalg.det(jacobian) <= 0) | (symmetric & (lowest <= 0))
         if bad.any():
-            lowest = 0.5 * torch.linalg.eigvalsh(jacobian + jacobian.mT).min()
             raise ValueError(
                 f"the step at t = {t:g} cannot be undone at {int(bad.sum())} of {len(z)} points: it folds space there "
-                f"(smallest eigenvalue of its Jacobian {lowest:.2g}, it must be positive). Use more substeps, or a "
-                "flow trained with a larger Hamilton-Jacobi weight"
+                f"(smallest eigenvalue of its Jacobian {lowest.min():.2g}, it must be positive). Use more substeps, or "
+                "a flow trained with a larger Hamilton-Jacobi weight"
             )
         return z
 

@@ -200,17 +200,20 @@ def tracks(axis: Axes, paths: Tensor, color: Any = "0.5") -> None:
     _plane(axis)
 
 
-def density(axis: Axes, grid: Grid, values: Tensor, contours: int = 0, top: float | None = None) -> None:
-    """A density (N,) on a two-dimensional grid as shades of blue, with contour lines if wanted.
+def density(
+    axis: Axes, grid: Grid, values: Tensor, contours: int | Sequence[float] = 0, top: float | None = None
+) -> None:
+    """A density (N,) on a two-dimensional grid as shades of blue below everything else, with contours if wanted.
 
     Args:
+        contours: how many lines, or their levels in ascending order.
         top: value of the darkest shade; give the same to all panels that are to be compared.
     """
     x, y = (axes.numpy() for axes in grid.axes)
     image = grid.image(values.detach().cpu()).T.numpy()
-    axis.pcolormesh(x, y, image, cmap="Blues", vmin=0, vmax=top, shading="nearest", rasterized=True)
+    axis.pcolormesh(x, y, image, cmap="Blues", vmin=0, vmax=top, shading="nearest", rasterized=True, zorder=-2)
     if contours:
-        axis.contour(x, y, image, contours, colors="0.3", linewidths=0.6)
+        axis.contour(x, y, image, contours, colors="0.3", linewidths=0.6, zorder=-1)
     _plane(axis)
 
 

@@ -202,6 +202,25 @@ def test_a_fold_is_refused_by_name(make_quadratic):
         Flow(make_quadratic([[[-2.0, 0.0], [0.0, 0.5]]])).inverse(points(), ALONE, 1, start=2)
 
 
+def test_a_point_reflection_is_a_fold_though_its_determinant_is_positive(make_quadratic):
+    """I + Q = -½ I turns the plane by 180° in one gradient step, which no continuous gradient flow does."""
+    with pytest.raises(ValueError, match="cannot be undone at 4 of 4 points"):
+        Flow(make_quadratic([[[-1.5, 0.0], [0.0, -1.5]]])).inverse(points(), ALONE, 1)
+
+
+def test_a_half_turn_by_a_rotating_field_can_be_undone():
+    """Here the same Jacobian, -I, is reached honestly, by four steps that each turn by about 45°."""
+    field = DivergenceFreeField(2, 1, width=1).double()
+    with torch.no_grad():
+        for parameter in field.parameters():
+            parameter.zero_()
+        field.rotation[0, 0, 1], field.rotation[0, 1, 0] = -torch.pi, torch.pi
+    flow, z = Flow(field, "rk4", 4), points()
+    end = flow.step(z, 0.0, ALONE)
+    torch.testing.assert_close(end, -z, rtol=0, atol=0.02)
+    torch.testing.assert_close(flow.inverse(end.detach(), ALONE, 1), z)
+
+
 def test_a_point_that_no_particle_reaches_is_refused():
     """z - z + 0.1 tanh z is bounded: 5 has no pre-image."""
     field = FunctionPotential(lambda z, t: (-0.5 * z**2 + 0.1 * torch.log(torch.cosh(z))).sum(1), 1)
