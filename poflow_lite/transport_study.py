@@ -44,7 +44,7 @@ def study_transport(
 ) -> dict[str, Any]:
     """Train and measure every variant on every pair and seed; write ``transport.json`` and a figure for each pair.
 
-    A cell that is done is not run again; a cell is written when it is whole.
+    The figure shows the paths of the first seed. A cell that is done is not run again.
 
     Args:
         pairs: of :data:`datasets.PAIRS`.
@@ -73,7 +73,9 @@ def study_transport(
                 if not place.exists():
                     write_json(place, _cell(pair, variant, seed, progress))
                 cell = json.loads(place.read_text(encoding="utf-8"))
-                drawn.setdefault(f"{variant}: OT gap {cell['ot_gap']:.2f}", torch.tensor(cell.pop("paths")))
+                paths = torch.tensor(cell.pop("paths"))
+                if seed == seeds[0]:
+                    drawn[f"{variant}\nOT gap {cell['ot_gap']:.2f}"] = paths
                 cells.append(cell)
         figure = transport_panels(drawn, sample_pair(pair, 300, torch.Generator().manual_seed(0)))
         write_atomically(folder / f"{pair}.png", lambda path, f=figure: f.savefig(path, dpi=150, format="png"))
@@ -88,7 +90,7 @@ def _cell(pair: str, variant: str, seed: int, progress: bool) -> dict[str, Any]:
     began = time.perf_counter()
     transport, _ = train_transport(pair, seed=seed, progress=progress, **SETTINGS[pair], **VARIANTS[variant])
     seconds = time.perf_counter() - began
-    report = measure_transport(transport, pair)
+    report = measure_transport(transport, pair, count=1000, repeats=5)
     with torch.no_grad():
         start = sample_pair(pair, 150, torch.Generator().manual_seed(0)).source
         paths = transport.carry(start).z.tolist()
@@ -98,13 +100,9 @@ def _cell(pair: str, variant: str, seed: int, progress: bool) -> dict[str, Any]:
 
 def transport_panels(paths: dict[str, Tensor], clouds: Clouds) -> Figure:
     """One panel for each set of paths, title ↦ (B, T+1, 2): where the particles start, go and end, over the target."""
-    columns = min(3, len(paths))
-    rows = -(-len(paths) // columns)
     shared = {"squeeze": False, "sharex": True, "sharey": True}
-    figure, axes = plotting.figure(3.2 * columns, 3.2 * rows + 0.4, rows, columns, **shared)
-    for axis in axes.flat[len(paths) :]:
-        axis.set_visible(False)
-    for axis, (title, z) in zip(axes.flat, paths.items(), strict=False):
+    figure, axes = plotting.figure(2.6 * len(paths), 3.3, 1, len(paths), **shared)
+    for axis, (title, z) in zip(axes.flat, paths.items(), strict=True):
         plotting.tracks(axis, z)
         plotting.cloud(axis, clouds.target, 7, "target")
         plotting.cloud(axis, z[:, 0], 0, "start")

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from poflow_lite import learned_transport
 from poflow_lite.datasets import Clouds, sample_pair
 from poflow_lite.flows import PotentialFlow
 from poflow_lite.learned_transport import LearnedTransport, TransportReport, measure_transport, train_transport
@@ -141,6 +142,22 @@ def test_report_of_a_known_motion(make_quadratic):
     assert report.optimal == pytest.approx(wasserstein(clouds.source, clouds.target) ** 2)
     assert report.endpoint_error > report.sampling_error
     assert report.as_dict()["energy"] == report.energy
+
+
+def test_repeats_are_averaged_and_the_smallest_eigenvalue_is_the_smallest(trained, monkeypatch):
+    """Against the single measurements that the same generator gives, one after the other."""
+    singles, whole = [], learned_transport._measure
+
+    def keep(*arguments):
+        singles.append(whole(*arguments))
+        return singles[-1]
+
+    monkeypatch.setattr(learned_transport, "_measure", keep)
+    report = measure_transport(trained[0], "gaussians", 50, repeats=3)
+    assert len({single.energy for single in singles}) == 3
+    for name in ("energy", "ot_gap", "endpoint_error", "sampling_error"):
+        assert getattr(report, name) == pytest.approx(sum(getattr(single, name) for single in singles) / 3)
+    assert report.smallest_eigenvalue == min(single.smallest_eigenvalue for single in singles)
 
 
 @pytest.mark.parametrize("weight", ["endpoint", "hamilton_jacobi", "initial"])
