@@ -24,8 +24,11 @@ __all__ = [
     "gaussian_kl",
     "hamilton_jacobi_residual",
     "importance_weighted_log_likelihood",
+    "laplace_transition_kl",
     "likelihood",
     "reparameterize",
+    "total_correlation",
+    "wave_residual",
 ]
 
 
@@ -135,6 +138,46 @@ def gaussian_kl(mean: Tensor, scale: Tensor, variance: Tensor | float = 1.0) -> 
     return 0.5 * (mean.square() / variance + ratio - 1 - ratio.log()).sum(-1)
 
 
+def laplace_transition_kl(mean: Tensor, scale: Tensor, centre: Tensor, rate: float) -> Tensor:
+    """KL( N(μ, diag σ²) ‖ Π_i Laplace(m_i, 1/λ) ), with δ = μ - m:
+
+        Σ_i [ λ ( δ_i erf(δ_i / (σ_i √2)) + σ_i √(2/π) exp(-δ_i² / 2σ_i²) ) - log(λ/2) - ½ log(2πe σ_i²) ]
+
+    The bracket after λ is E|z_i - m_i|, the mean of a folded normal.
+
+    Args:
+        mean, scale: (B, d), ``scale`` positive.
+        centre: m, (B, d), where the Laplace density has its peak.
+        rate: λ > 0, per latent unit; the larger, the less the latents may move.
+
+    Returns:
+        (B,), nats.
+
+    Raises:
+        ValueError: for a rate that is not positive and finite. Source: Klindt et al. 2021, appendix on the objective.
+    """
+    if not 0 < rate < math.inf:
+        raise ValueError(f"the rate of the Laplace transition must be positive and finite, got {rate}")
+    standard = (mean - centre) / (math.sqrt(2) * scale)
+    distance = (mean - centre) * torch.erf(standard) + scale * math.sqrt(2 / math.pi) * torch.exp(-standard.square())
+    entropy = 0.5 * math.log(2 * math.pi * math.e) + scale.log()
+    return (rate * distance - math.log(rate / 2) - entropy).sum(-1)
+
+
+def total_correlation(logits: Tensor) -> Tensor:
+    """log q(z) - log Π_i q(z_i), from a critic that tells samples of q(z) (class 0) from permuted ones (class 1).
+
+    The best critic's log-odds are that logarithm (density-ratio trick); its mean over q(z) is the total correlation.
+
+    Args:
+        logits: (B, 2), of the critic at samples of q(z).
+
+    Returns:
+        (B,), nats. Source: Kim & Mnih 2018, section 3.
+    """
+    return logits[:, 0] - logits[:, 1]
+
+
 def importance_weighted_log_likelihood(log_weights: Tensor, dim: int = 0) -> Tensor:
     """log (1/S) Σ_s w_s from log w_s = log p(x | z_s) + log p(z_s) - log q(z_s), averaged along ``dim``.
 
@@ -158,3 +201,17 @@ def hamilton_jacobi_residual(time_derivative: Tensor, gradient: Tensor, force: T
         (B,), latent² per frame². Source: Song et al. 2023, section 3; Benamou & Brenier 2000.
     """
     return time_derivative + 0.5 * gradient.square().sum(-1) - force
+
+
+def wave_residual(second_time_derivative: Tensor, laplacian: Tensor, speed: Tensor | float) -> Tensor:
+    """∂_tt u - c² Δu, the defect of the wave equation, per sample.
+
+    Args:
+        second_time_derivative: ∂_tt u, (B,).
+        laplacian: Δu, (B,).
+        speed: c, latent units per frame, (B,) or a number.
+
+    Returns:
+        (B,). Source: Song, Keller, Sebe & Welling 2023 (Latent Traversals in Generative Models as Potential Flows).
+    """
+    return second_time_derivative - speed**2 * laplacian

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import SHAPE, encoder_and_decoder, generator
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 from torch.func import grad, hessian
@@ -18,17 +19,8 @@ from poflow_lite.objectives import LIKELIHOODS
 from poflow_lite.potentials import Force, Potential
 from poflow_lite.training import Schedule, fit
 
-SHAPE, LATENT, T = (3, 4, 4), 2, 4
+LATENT, T = 2, 4
 pytestmark = pytest.mark.usefixtures("double")
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def encoder_and_decoder():
-    encoder = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(SHAPE), 2 * LATENT))
-    return encoder, nn.Sequential(nn.Linear(LATENT, math.prod(SHAPE)), nn.Unflatten(1, SHAPE))
 
 
 @pytest.fixture

@@ -17,8 +17,11 @@ from poflow_lite.objectives import (
     gaussian_kl,
     hamilton_jacobi_residual,
     importance_weighted_log_likelihood,
+    laplace_transition_kl,
     likelihood,
     reparameterize,
+    total_correlation,
+    wave_residual,
 )
 
 
@@ -204,3 +207,56 @@ def test_residual_sums_squares_over_dimensions_and_keeps_samples_apart():
     rate, gradient = torch.tensor([1.0, -12.5]), torch.tensor([[3.0, 4.0], [3.0, 4.0]])
     assert hamilton_jacobi_residual(rate, gradient).tolist() == [13.5, 0.0]
     assert hamilton_jacobi_residual(rate, gradient, torch.tensor([-2.0, -1.0])).tolist() == [15.5, 1.0]
+
+
+# --- what the other models add ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [0.5, 6.0])
+def test_kl_to_a_laplace_transition_is_the_integral(rate):
+    """By adaptive quadrature of q log(q/p), one dimension after the other; they add up."""
+    mean, scale = torch.tensor([[0.3, -2.0, 0.0]]).double(), torch.tensor([[0.7, 0.05, 2.0]]).double()
+    centre = torch.tensor([[0.1, 1.0, 0.0]]).double()
+    expected = 0.0
+    for m, s, c in zip(mean[0].tolist(), scale[0].tolist(), centre[0].tolist(), strict=True):
+        q, p = stats.norm(m, s), stats.laplace(c, 1 / rate)
+        inside = [x for x in sorted({m, c}) if m - 12 * s < x < m + 12 * s]
+
+        def integrand(x, q=q, p=p):
+            return q.pdf(x) * (q.logpdf(x) - p.logpdf(x))
+
+        expected += integrate.quad(integrand, m - 12 * s, m + 12 * s, points=inside, limit=200)[0]
+    assert laplace_transition_kl(mean, scale, centre, rate).item() == pytest.approx(expected, rel=1e-7)
+
+
+def test_kl_to_a_laplace_transition_is_not_negative_and_grows_with_the_distance():
+    zero, one = torch.zeros(1, 1).double(), torch.ones(1, 1).double()
+    values = [laplace_transition_kl(zero, one, distance * one, 1.2).item() for distance in (0, 1, 3)]
+    assert 0 < values[0] < values[1] < values[2]
+    assert values[2] - values[1] == pytest.approx(1.2 * 2, abs=0.3)  # far away the penalty is λ |δ|
+    with pytest.raises(ValueError, match="rate of the Laplace transition must be positive and finite, got 0"):
+        laplace_transition_kl(zero, one, zero, 0)
+
+
+def test_total_correlation_of_the_best_critic_is_that_of_a_gaussian():
+    """For correlation ρ the total correlation is -½ log(1 - ρ²); the best critic knows both densities."""
+    joint = MultivariateNormal(torch.zeros(2).double(), torch.tensor([[1.0, 0.8], [0.8, 1.0]]).double())
+    torch.manual_seed(0)
+    z = joint.sample((100_000,))
+    apart = MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double())
+    logits = torch.stack([joint.log_prob(z), apart.log_prob(z)], 1) + 3.0  # a common shift changes nothing
+    assert total_correlation(logits).mean().item() == pytest.approx(-0.5 * math.log(1 - 0.64), abs=0.01)
+
+
+def test_a_plane_wave_solves_the_wave_equation_at_its_own_speed_only():
+    """u = sin(w·z - c‖w‖t): ∂_tt u and Δu by automatic differentiation."""
+    w, c = torch.tensor([0.6, -1.1]).double(), 0.7
+
+    def u(z, t):
+        return torch.sin(z @ w - c * w.norm() * t)
+
+    z, t = torch.randn(2).double(), torch.tensor(0.4).double()
+    second = torch.func.grad(torch.func.grad(u, 1), 1)(z, t)[None]
+    laplacian = torch.trace(torch.func.hessian(u)(z, t))[None]
+    assert wave_residual(second, laplacian, c).abs().item() < 1e-12
+    assert wave_residual(second, laplacian, 2 * c).abs().item() > 0.05

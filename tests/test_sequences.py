@@ -126,6 +126,14 @@ def test_sampled_frames_are_distinct_and_later_than_frame_zero(sequences, drawn)
     assert later.max() == 8
 
 
+@pytest.mark.parametrize("drawn", [1, 3, 8])
+def test_consecutive_frames_follow_one_another_from_every_possible_start(sequences, drawn):
+    times = sequences.sample(400, drawn, generator(), consecutive=True).times
+    assert (times[:, 0] == 0).all()
+    assert (times[:, 1:].diff(dim=1) == 1).all()
+    assert sorted(set(times[:, 1].tolist())) == list(range(1, 8 - drawn + 2))
+
+
 def test_sampling_is_uniform_over_times_images_and_transformations(sequences):
     batch = sequences.sample(6000, 1, generator())
     for counts, outcomes in ((batch.times[:, 1].bincount()[1:], 8), (batch.k.bincount(), 3)):

@@ -180,13 +180,20 @@ class TransformationSequences:
         frames = self.render(self.images[indices], self.poses(k, times, generator))
         return Batch(frames, times, k, self.horizon)
 
-    def sample(self, size: int, frames: int | None = None, generator: torch.Generator | None = None) -> Batch:
+    def sample(
+        self,
+        size: int,
+        frames: int | None = None,
+        generator: torch.Generator | None = None,
+        consecutive: bool = False,
+    ) -> Batch:
         """A random batch: images and transformations drawn independently, each sequence with its own k.
 
         Args:
             size: B.
             frames: how many frames to draw without replacement from 1..T, besides frame 0; all of them by default.
             generator: of every draw.
+            consecutive: draw frames that follow one another, t, t+1, ..., from a random t in 1..T - frames + 1.
 
         Raises:
             ValueError: if ``frames`` is not in 1..T.
@@ -197,6 +204,10 @@ class TransformationSequences:
         if frames is not None:
             if not 1 <= frames <= self.horizon:
                 raise ValueError(f"frames to draw must lie in 1..{self.horizon}, got {frames}")
-            drawn = torch.rand(size, self.horizon, generator=generator).argsort(1)[:, :frames] + 1
+            if consecutive:
+                first = torch.randint(self.horizon - frames + 1, (size, 1), generator=generator)
+                drawn = 1 + first + torch.arange(frames)
+            else:
+                drawn = torch.rand(size, self.horizon, generator=generator).argsort(1)[:, :frames] + 1
             times = torch.cat([torch.zeros(size, 1, dtype=torch.long), drawn], 1)
         return self.batch(indices, k, times, generator)

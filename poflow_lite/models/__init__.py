@@ -1,6 +1,8 @@
 """The models: each is the VAE and what it changes."""
 
+from poflow_lite.models.factor import FactorVAE
 from poflow_lite.models.flow_factorized import FlowFactorizedVAE
+from poflow_lite.models.slow import SlowVAE
 from poflow_lite.models.vae import VAE
 
-__all__ = ["VAE", "FlowFactorizedVAE"]
+__all__ = ["VAE", "FactorVAE", "FlowFactorizedVAE", "SlowVAE"]
