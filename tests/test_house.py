@@ -13,10 +13,10 @@ PACKAGE = Path(poflow_lite.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"errors", "objectives", "networks", "potentials", "fields", "transport", "densities", "datasets", "checkpoints"}
-    | {"plotting", "widgets", "provenance"},
+    | {"plotting", "widgets", "provenance", "disentanglement"},
     {"flows", "training"},
     {"models", "learned_transport", "check"},
-    {"metrics", "lessons"},
+    {"metrics", "operators", "lessons"},
     {"experiments", "transport_study"},
     {"cli"},
 ]
