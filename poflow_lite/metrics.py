@@ -30,6 +30,7 @@ __all__ = [
     "equivariance_error",
     "equivariance_errors",
     "log_likelihood",
+    "match_transformations",
     "no_motion",
     "predict",
     "smallest_eigenvalue",
@@ -156,6 +157,33 @@ def smallest_eigenvalue(model: VAE, batch: Batch) -> float:
     k = batch.k.to(device)
     path = model.transport(model.encode(batch.frames[:, 0].to(device)).mean, k, batch.horizon)
     return model.flow.smallest_eigenvalue(path, k).min().item()
+
+
+def match_transformations(inferred: Tensor, true: Tensor, transformations: int) -> tuple[Tensor, float]:
+    """The one-to-one matching of true to inferred indices that agrees most often (Hungarian algorithm), and how often.
+
+    Args:
+        inferred: (N,) integers in 0..K-1, what a model calls each sequence.
+        true: (N,) integers in 0..K-1.
+        transformations: K.
+
+    Returns:
+        (K,), the inferred index that stands for each true one, and the share of sequences that agree with it.
+
+    Raises:
+        ValueError: for shapes that differ, no sequences, or an index out of range.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    if inferred.shape != true.shape or inferred.ndim != 1 or not len(true):
+        raise ValueError(f"inferred and true must both be (N,), got {tuple(inferred.shape)} and {tuple(true.shape)}")
+    both = torch.stack([inferred, true]).cpu()
+    if both.min() < 0 or both.max() >= transformations:
+        raise ValueError(f"indices must lie in 0..{transformations - 1}, got {int(both.min())} to {int(both.max())}")
+    counts = torch.bincount(both[1] * transformations + both[0], minlength=transformations**2)
+    counts = counts.view(transformations, transformations)
+    rows, columns = linear_sum_assignment(counts.numpy(), maximize=True)
+    return torch.from_numpy(columns), counts[rows, columns].sum().item() / len(true)
 
 
 # --- log-likelihood -----------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Known answers for the equivariance error, its references, and the importance-weighted log-likelihood."""
 
+import itertools
 import math
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from poflow_lite.metrics import (
     equivariance_error,
     equivariance_errors,
     log_likelihood,
+    match_transformations,
     no_motion,
     predict,
     smallest_eigenvalue,
@@ -303,3 +305,38 @@ def test_a_model_with_nan_weights_is_an_error_and_one_sequence_has_a_standard_er
         next(vae.parameters()).fill_(math.nan)
     with pytest.raises(RuntimeError, match="log-likelihood nan is not below"):
         log_likelihood(vae, make_fading(images), samples=2)
+
+
+# --- which index is which -----------------------------------------------------------------------------------------
+
+
+def test_matching_finds_a_renaming_and_counts_what_disagrees():
+    true = torch.tensor([0, 0, 1, 1, 1, 2, 2, 2])
+    names, share = match_transformations(torch.tensor([2, 2, 0, 0, 0, 1, 1, 1]), true, 3)
+    assert (names.tolist(), share) == ([2, 0, 1], 1.0)
+    names, share = match_transformations(torch.tensor([2, 2, 0, 0, 1, 1, 1, 0]), true, 3)
+    assert (names.tolist(), share) == ([2, 0, 1], 6 / 8)
+
+
+def test_matching_is_one_to_one():
+    """Two transformations on one index: only one of them can be right."""
+    true = torch.arange(9) % 3
+    names, share = match_transformations(torch.where(true == 2, 1, 0), true, 3)
+    assert sorted(names.tolist()) == [0, 1, 2]
+    assert share == pytest.approx(2 / 3)
+
+
+def test_matching_agrees_with_all_permutations():
+    generator = torch.Generator().manual_seed(0)
+    inferred, true = (torch.randint(4, (200,), generator=generator) for _ in range(2))
+    best = max((torch.tensor(p)[true] == inferred).double().mean().item() for p in itertools.permutations(range(4)))
+    names, share = match_transformations(inferred, true, 4)
+    assert share == pytest.approx(best)
+    assert (names[true] == inferred).double().mean().item() == pytest.approx(best)
+
+
+def test_indices_that_cannot_be_matched_are_refused():
+    with pytest.raises(ValueError, match=r"must both be \(N,\), got \(3,\) and \(4,\)"):
+        match_transformations(torch.zeros(3).long(), torch.zeros(4).long(), 3)
+    with pytest.raises(ValueError, match=r"indices must lie in 0..2, got 0 to 3"):
+        match_transformations(torch.tensor([0, 3]), torch.tensor([0, 1]), 3)

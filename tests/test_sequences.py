@@ -224,7 +224,7 @@ def test_more_frames_than_there_are_cannot_be_drawn(sequences, drawn):
     [
         (((2, 3, 1, 4, 4), (2, 3), (2,)), 0, "horizon T of at least 1 step, got 0"),
         (((2, 1, 4, 4), (2, 3), (2,)), 2, r"frames must be \(B, n, C, H, W\), got \(2, 1, 4, 4\)"),
-        (((2, 3, 1, 4, 4), (2, 2), (2,)), 2, r"need times \(B, n\) and k \(B,\), got \(2, 2\) and \(2,\)"),
+        (((2, 3, 1, 4, 4), (2, 2), (2,)), 2, r"need times \(B, n\) and k \(B,\) or \(B, K\), got \(2, 2\) and \(2,\)"),
         (((2, 3, 1, 4, 4), (2, 3), (1,)), 2, r"got \(2, 3\) and \(1,\)"),
     ],
 )

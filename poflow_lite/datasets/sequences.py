@@ -19,7 +19,7 @@ class Batch:
     Attributes:
         frames: (B, n, C, H, W), values in [0, 1]; ``frames[:, 0]`` is always frame 0.
         times: (B, n) integers, which frames they are; 0..T in order unless a subset was drawn.
-        k: (B,) integers, which transformation moves each sequence.
+        k: (B,) integers, which transformation moves each sequence; or (B, K) weights of a mixture.
         horizon: T, the last time of the whole sequence.
     """
 
@@ -33,9 +33,9 @@ class Batch:
             raise ValueError(f"a sequence needs a horizon T of at least 1 step, got {self.horizon}")
         if self.frames.ndim != 5:
             raise ValueError(f"frames must be (B, n, C, H, W), got {tuple(self.frames.shape)}")
-        if self.times.shape != self.frames.shape[:2] or self.k.shape != self.frames.shape[:1]:
+        if self.times.shape != self.frames.shape[:2] or self.k.shape[:1] != self.frames.shape[:1] or self.k.ndim > 2:
             raise ValueError(
-                f"frames {tuple(self.frames.shape)} need times (B, n) and k (B,), "
+                f"frames {tuple(self.frames.shape)} need times (B, n) and k (B,) or (B, K), "
                 f"got {tuple(self.times.shape)} and {tuple(self.k.shape)}"
             )
 

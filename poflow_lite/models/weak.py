@@ -1,0 +1,123 @@
+"""The flow-factorized VAE that is not told k: it infers which transformation moves a sequence from the frames."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from poflow_lite.datasets.sequences import Batch
+from poflow_lite.models.flow_factorized import FlowFactorizedVAE
+from poflow_lite.objectives import Terms
+
+__all__ = ["TransformationEncoder", "WeaklySupervisedVAE"]
+
+
+class TransformationEncoder(nn.Module):
+    """q(k | x_0:T): logits of the K transformations, the mean over frames of what each pair (x_0, x_t) suggests.
+
+    Args:
+        image_shape: (C, H, W).
+        transformations: K.
+        channels: feature maps after each halving of the resolution.
+        hidden: width of the dense layer.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        transformations: int,
+        channels: tuple[int, ...] = (16, 32),
+        hidden: int = 64,
+    ):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in zip((2 * image_shape[0], *channels), channels, strict=False):
+            layers += [nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1), nn.SiLU()]
+        self.network = nn.Sequential(
+            *layers, nn.Flatten(), nn.LazyLinear(hidden), nn.SiLU(), nn.Linear(hidden, transformations)
+        )
+        self.network(torch.zeros(1, 2 * image_shape[0], *image_shape[1:]))  # settles the size of the lazy layer
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames (B, n, C, H, W), frame 0 first and n ≥ 2, ↦ logits (B, K)."""
+        pairs = torch.cat([frames[:, :1].expand_as(frames[:, 1:]), frames[:, 1:]], 2)
+        return self.network(pairs.flatten(0, 1)).unflatten(0, pairs.shape[:2]).mean(1)
+
+
+class WeaklySupervisedVAE(FlowFactorizedVAE):
+    """A flow-factorized VAE whose k is a latent variable, with the posterior q(k | x_0:T) and a uniform prior.
+
+    The potential is the mixture Σ_k y_k u^k with y a Gumbel-Softmax sample of q(k | x_0:T), one for each sequence; the
+    objective is that of :class:`FlowFactorizedVAE` at k = y, less
+
+        KL(q(k | x) ‖ uniform) + λ_use KL(q̄ ‖ uniform),      q̄ = mean of q(k | x) over the batch.
+
+    The first belongs to the bound. Its mean over the data is the information that k carries plus KL(q̄ ‖ uniform), so
+    the second only weighs one part of it more: all K are to be used. Without it, training on digits often ends with two
+    transformations on one index and an idle index. The label ``batch.k`` is never looked at. Which index stands for
+    which transformation is up to the run: :func:`metrics.match_transformations` finds the best matching.
+
+    Args:
+        encoder, decoder, flow, prior, force, options: as for :class:`FlowFactorizedVAE`.
+        inference: frames (B, n, C, H, W) ↦ logits (B, K).
+        temperature: of Gumbel-Softmax at the first and the last step of the annealing.
+        annealing: training steps over which the temperature falls geometrically; kept as a buffer, so that a run that
+            is resumed goes on where it was.
+        use: λ_use, nats per nat.
+
+    Raises:
+        ValueError: for temperatures that are not positive and finite, an annealing below 1 step, or a λ_use that is
+            negative or not finite.
+    """
+
+    def __init__(
+        self,
+        *parts: Any,
+        inference: nn.Module,
+        temperature: tuple[float, float] = (1.0, 0.3),
+        annealing: int = 500,
+        use: float = 1000.0,
+        **options: Any,
+    ):
+        super().__init__(*parts, **options)
+        if not all(0 < value < math.inf for value in temperature):
+            raise ValueError(f"temperatures must be positive and finite, got {temperature}")
+        if annealing < 1:
+            raise ValueError(f"annealing must last at least 1 step, got {annealing}")
+        if not (math.isfinite(use) and use >= 0):
+            raise ValueError(f"use must be a finite number of at least 0, got {use}")
+        self.inference, self.temperature, self.annealing, self.use = inference, temperature, annealing, use
+        self.register_buffer("steps_taken", torch.zeros((), dtype=torch.long))
+
+    def infer(self, frames: Tensor) -> Tensor:
+        """The most probable index of whole sequences (B, T+1, C, H, W): (B,), without any noise."""
+        return self.inference(frames).argmax(1)
+
+    def terms(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
+        """The terms of the objective with k = y, and the two of k as penalties "index" and "use"."""
+        logits = self.inference(batch.frames)
+        y = self._gumbel_softmax(logits, generator)
+        terms = super().terms(Batch(batch.frames, batch.times, y, batch.horizon), generator)
+        log_q = F.log_softmax(logits, 1)
+        terms.penalties["index"] = math.log(logits.shape[1]) + (log_q.exp() * log_q).sum(1)
+        if self.use:
+            used = log_q.exp().mean(0)
+            divergence = math.log(len(used)) + torch.xlogy(used, used).sum()
+            terms.penalties["use"] = self.use * divergence.expand(len(y))
+        if self.training:
+            self.steps_taken += 1
+        return terms
+
+    def _gumbel_softmax(self, logits: Tensor, generator: torch.Generator | None) -> Tensor:
+        """A relaxed sample of k, (B, K), by PyTorch's own function, whose noise comes from the global generator."""
+        first, last = self.temperature
+        done = min(1.0, self.steps_taken.item() / self.annealing)
+        seed = torch.randint(2**62, (), generator=generator, device=logits.device).item()
+        devices = [logits.device] if logits.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            return F.gumbel_softmax(logits, tau=first * (last / first) ** done)
