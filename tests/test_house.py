@@ -16,7 +16,7 @@ FLOORS = [
     | {"plotting", "widgets", "provenance", "disentanglement"},
     {"flows", "training"},
     {"models", "learned_transport", "check"},
-    {"metrics", "operators", "lessons"},
+    {"metrics", "operators", "predictability", "lessons"},
     {"experiments", "transport_study"},
     {"cli"},
 ]
