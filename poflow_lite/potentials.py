@@ -180,6 +180,21 @@ class Potential(nn.Module):
     # The same by the names of a velocity field, v = ∇u (fields.Field).
     velocity, jacobian, jacobian_vector, divergence = gradient, hessian, hessian_vector, laplacian
 
+    def second_time_derivative(self, z: Tensor, t: Tensor | float, k: Tensor) -> Tensor:
+        """∂_tt u^k = Σ_j a_j [(1 - tanh² h_j)(v_j·φ̂')² + tanh(h_j) v_j·φ̂''] + z·C φ̂'' + c·φ'': (B,)."""
+        z, y, phi, rate = self._arguments(z, t, k)
+        bend = self._bend(phi)
+        hidden = torch.tanh(self._hidden(z, phi))
+        speed, pull = ((f @ self.inner_time.flatten(0, 1).T).unflatten(-1, self.outer.shape) for f in (rate, bend))
+        hidden = (self.outer * ((1 - hidden.square()) * speed.square() + hidden * pull)).sum(-1)
+        linear = torch.einsum("bi,kif,bf->bk", z, self.linear, bend)
+        return (y * (hidden + linear + bend[:, 1:] @ self.gauge.T)).sum(-1)
+
+    def _bend(self, phi: Tensor) -> Tensor:
+        """φ̂''(t) from φ̂(t): the sines and cosines times -(nπ/T)², nothing for 1 and τ."""
+        omega = math.pi / self.horizon * torch.arange(1, self.frequencies + 1, dtype=phi.dtype, device=phi.device)
+        return -torch.cat([omega.new_zeros(2), omega.square(), omega.square()]) * phi
+
     def _arguments(self, z: Tensor, t: Tensor | float, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Checked z, mixing weights y (B, K), φ̂(t) and φ̂'(t) (B, 1+f)."""
         y, t = checked_arguments(z, t, k, self.latent, self.transformations)

@@ -258,3 +258,17 @@ def test_sharpness_scales_the_initial_inner_weights_alone():
     sharp = Potential(3, 2, sharpness=2.5)
     torch.testing.assert_close(sharp.inner, 2.5 * plain.inner)
     torch.testing.assert_close(sharp.outer, plain.outer)
+
+
+@pytest.mark.parametrize("frequencies", [0, 2])
+def test_second_time_derivative_is_that_of_autograd(make_potential, frequencies):
+    potential, z = make_potential(3, 2, frequencies=frequencies), torch.randn(4, 3, dtype=torch.float64)
+    times, k = torch.tensor([0.0, 1.0, 2.5, 4.0], dtype=torch.float64), torch.tensor([0, 1, 1, 0])
+    for index in (k, torch.rand(4, 2, dtype=torch.float64)):
+        found = potential.second_time_derivative(z, times, index)
+        for i in range(4):
+
+            def value(t, i=i, index=index):
+                return potential.value(z[i : i + 1], t[None], index[i : i + 1])[0]
+
+            torch.testing.assert_close(found[i], torch.func.grad(torch.func.grad(value))(times[i]))
