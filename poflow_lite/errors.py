@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
-__all__ = ["require_known"]
+__all__ = ["require_known", "require_weights"]
 
 
 def require_known(what: str, name: str, known: Iterable[str]) -> None:
@@ -12,3 +13,10 @@ def require_known(what: str, name: str, known: Iterable[str]) -> None:
     known = list(known)
     if name not in known:
         raise ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
+
+
+def require_weights(**weights: float) -> None:
+    """Raise a ValueError that names the first weight of a loss that is negative or not finite."""
+    for name, weight in weights.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"{name} must be a finite number of at least 0, got {weight}")

@@ -6,13 +6,13 @@ Hamilton-Jacobi equation as a penalty on the residual at the points the particle
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from poflow_lite.datasets.clouds import Clouds, sample_pair
+from poflow_lite.errors import require_weights
 from poflow_lite.flows import Path, PotentialFlow
 from poflow_lite.potentials import Force, Potential
 from poflow_lite.training import Schedule, fit
@@ -74,10 +74,7 @@ class LearnedTransport(nn.Module):
         initial: float = 0.0,
     ):
         super().__init__()
-        weights = {"endpoint": endpoint, "hamilton_jacobi": hamilton_jacobi, "initial": initial}
-        for name, weight in weights.items():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"{name} must be a finite number of at least 0, got {weight}")
+        require_weights(endpoint=endpoint, hamilton_jacobi=hamilton_jacobi, initial=initial)
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1, got {horizon}")
         self.flow, self.horizon, self.force = flow, horizon, force

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from poflow_lite.datasets.sequences import Batch
+from poflow_lite.errors import require_weights
 from poflow_lite.models.vae import VAE
 from poflow_lite.objectives import Terms, gaussian_kl, reparameterize, total_correlation
 
@@ -52,8 +52,7 @@ class FactorVAE(VAE):
         width: int = 256,
     ):
         super().__init__(encoder, decoder, likelihood, beta)
-        if not (math.isfinite(gamma) and gamma >= 0):
-            raise ValueError(f"gamma must be a finite number of at least 0, got {gamma}")
+        require_weights(gamma=gamma)
         self.gamma = gamma
         sizes, layers = [latent, width, width, width], []
         for before, after in itertools.pairwise(sizes):

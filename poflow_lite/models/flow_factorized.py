@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from poflow_lite.datasets.sequences import Batch
+from poflow_lite.errors import require_weights
 from poflow_lite.flows import DiffusionPrior, Path, PotentialFlow
 from poflow_lite.models.vae import VAE
 from poflow_lite.objectives import Terms, gaussian_kl, reparameterize
@@ -56,10 +55,7 @@ class FlowFactorizedVAE(VAE):
         initial: float = 0.0,
     ):
         super().__init__(encoder, decoder, likelihood, beta)
-        weights = {"hamilton_jacobi": hamilton_jacobi, "autoencoding": autoencoding, "initial": initial}
-        for name, weight in weights.items():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"{name} must be a finite number of at least 0, got {weight}")
+        require_weights(hamilton_jacobi=hamilton_jacobi, autoencoding=autoencoding, initial=initial)
         self.flow, self.prior, self.force = flow, prior, force
         self.hamilton_jacobi, self.autoencoding, self.initial = hamilton_jacobi, autoencoding, initial
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.func import jvp
 from torch.nn import functional as F
 
 from poflow_lite.datasets.sequences import Batch
+from poflow_lite.errors import require_weights
 from poflow_lite.flows import Path, PotentialFlow
 from poflow_lite.models.vae import VAE
 from poflow_lite.objectives import Terms, gaussian_kl, reparameterize, wave_residual
@@ -53,10 +52,7 @@ class PoFlow(VAE):
         naming: float = 1.0,
     ):
         super().__init__(encoder, decoder, likelihood, beta)
-        weights = {"wave": wave, "initial": initial, "jacobian": jacobian, "naming": naming}
-        for name, weight in weights.items():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"{name} must be a finite number of at least 0, got {weight}")
+        require_weights(wave=wave, initial=initial, jacobian=jacobian, naming=naming)
         self.flow, self.classifier = flow, classifier
         self.wave, self.initial, self.jacobian, self.naming = wave, initial, jacobian, naming
         self.raw_speed = nn.Parameter(torch.zeros(flow.potential.transformations))

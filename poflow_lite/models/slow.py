@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from poflow_lite.datasets.sequences import Batch
+from poflow_lite.errors import require_weights
 from poflow_lite.models.vae import VAE
 from poflow_lite.objectives import Terms, gaussian_kl, laplace_transition_kl, reparameterize
 
@@ -47,8 +48,7 @@ class SlowVAE(VAE):
         super().__init__(encoder, decoder, likelihood, beta)
         if not 0 < rate < math.inf:
             raise ValueError(f"rate must be positive and finite, got {rate}")
-        if not (math.isfinite(transition) and transition >= 0):
-            raise ValueError(f"transition must be a finite number of at least 0, got {transition}")
+        require_weights(transition=transition)
         self.rate, self.transition = rate, transition
 
     def terms(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
 from poflow_lite.datasets.sequences import Batch
-from poflow_lite.errors import require_known
+from poflow_lite.errors import require_known, require_weights
 from poflow_lite.flows import Path
 from poflow_lite.objectives import LIKELIHOODS, Terms, diagonal_normal, gaussian_kl, likelihood, reparameterize
 
@@ -35,8 +33,7 @@ class VAE(nn.Module):
     def __init__(self, encoder: nn.Module, decoder: nn.Module, likelihood: str = "bernoulli", beta: float = 1.0):
         super().__init__()
         require_known("likelihood", likelihood, LIKELIHOODS)
-        if not (math.isfinite(beta) and beta >= 0):
-            raise ValueError(f"beta must be a finite number of at least 0, got {beta}")
+        require_weights(beta=beta)
         self.encoder, self.decoder = encoder, decoder
         self.likelihood, self.beta = likelihood, beta
 

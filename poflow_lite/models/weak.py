@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poflow_lite.datasets.sequences import Batch
+from poflow_lite.errors import require_weights
 from poflow_lite.models.flow_factorized import FlowFactorizedVAE
 from poflow_lite.objectives import Terms
 
@@ -88,8 +89,7 @@ class WeaklySupervisedVAE(FlowFactorizedVAE):
             raise ValueError(f"temperatures must be positive and finite, got {temperature}")
         if annealing < 1:
             raise ValueError(f"annealing must last at least 1 step, got {annealing}")
-        if not (math.isfinite(use) and use >= 0):
-            raise ValueError(f"use must be a finite number of at least 0, got {use}")
+        require_weights(use=use)
         self.inference, self.temperature, self.annealing, self.use = inference, temperature, annealing, use
         self.register_buffer("steps_taken", torch.zeros((), dtype=torch.long))
 
