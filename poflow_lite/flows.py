@@ -217,13 +217,15 @@ class Flow(nn.Module):
             (B, d), to about the ¾ of the digits that the dtype holds.
 
         Raises:
-            ValueError: if some step cannot be undone: where no pre-image is found, or where the step folds space at the
-                one that is found: its Jacobian has a determinant ≤ 0, or is symmetric with an eigenvalue ≤ 0. Other
-                pre-images may then exist; where the fold lies elsewhere they can exist unnoticed, so look at
-                :meth:`smallest_eigenvalue` as well.
+            ValueError: for a z that is not finite, or if some step cannot be undone: where no pre-image is found, or
+                where the step folds space at the one that is found: its Jacobian has a determinant ≤ 0, or is symmetric
+                with an eigenvalue ≤ 0. Other pre-images may then exist; where the fold lies elsewhere they can exist
+                unnoticed, so look at :meth:`smallest_eigenvalue` as well.
         """
         if steps < 1:
             raise ValueError(f"an inverse needs at least 1 step, got {steps}")
+        if not z.isfinite().all():
+            raise ValueError("z holds NaN or infinite coordinates, which no particle can have come to")
         k = mixing_weights(k, self.field.transformations).to(z)
         for i in reversed(range(steps * self.substeps)):
             z = self._undo(z, start + i / self.substeps, k, iterations)

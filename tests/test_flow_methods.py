@@ -229,6 +229,8 @@ def test_a_point_that_no_particle_reaches_is_refused():
         Flow(field).inverse(target, ALONE[:2], 1)
     with pytest.raises(ValueError, match="needs at least 1 step, got 0"):
         Flow(field).inverse(target, ALONE[:2], 0)
+    with pytest.raises(ValueError, match="z holds NaN or infinite coordinates"):
+        Flow(field).inverse(target / 0, ALONE[:2], 1)
 
 
 def test_more_substeps_mend_a_fold():

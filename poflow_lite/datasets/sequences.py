@@ -50,6 +50,14 @@ class Batch:
         weights[0] = 1.0
         return weights
 
+    def require_consecutive(self, model: str) -> None:
+        """Raise a ValueError, on behalf of ``model``, unless the frames after frame 0 follow one another."""
+        if (self.times[:, 1:].diff(dim=1) != 1).any():
+            raise ValueError(
+                f"{model} needs frames that follow one another, as sample(..., consecutive=True) draws them, "
+                f"got times {self.times[0].tolist()}"
+            )
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         return replace(self, frames=self.frames.to(device), times=self.times.to(device), k=self.k.to(device))

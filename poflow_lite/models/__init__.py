@@ -4,7 +4,17 @@ from poflow_lite.models.factor import FactorVAE
 from poflow_lite.models.flow_factorized import FlowFactorizedVAE
 from poflow_lite.models.poflow import PoFlow
 from poflow_lite.models.slow import SlowVAE
+from poflow_lite.models.topographic import TopographicVAE
 from poflow_lite.models.vae import VAE
 from poflow_lite.models.weak import TransformationEncoder, WeaklySupervisedVAE
 
-__all__ = ["VAE", "FactorVAE", "FlowFactorizedVAE", "PoFlow", "SlowVAE", "TransformationEncoder", "WeaklySupervisedVAE"]
+__all__ = [
+    "VAE",
+    "FactorVAE",
+    "FlowFactorizedVAE",
+    "PoFlow",
+    "SlowVAE",
+    "TopographicVAE",
+    "TransformationEncoder",
+    "WeaklySupervisedVAE",
+]

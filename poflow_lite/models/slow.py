@@ -57,11 +57,7 @@ class SlowVAE(VAE):
         Raises:
             ValueError: if the frames after frame 0 do not follow one another.
         """
-        if (batch.times[:, 1:].diff(dim=1) != 1).any():
-            raise ValueError(
-                "a SlowVAE needs frames that follow one another, as sample(..., consecutive=True) draws them, "
-                f"got times {batch.times[0].tolist()}"
-            )
+        batch.require_consecutive("SlowVAE")
         count = batch.frames.shape[1]
         posterior = self.encode(batch.frames.flatten(0, 1))
         mean, scale = (p.unflatten(0, batch.times.shape) for p in (posterior.mean, posterior.base_dist.scale))
