@@ -144,6 +144,12 @@ class Path:
         lost = F.pad(self.log_det.cumsum(1), (1, 0))
         return start[:, None] - lost
 
+    def departures(self, k: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Where and when each step begins, in one batch: z_t (B T, d), t = start .. start+T-1 (B T,), and k of each."""
+        batch, steps = self.velocity.shape[:2]
+        t = torch.arange(start, start + steps, dtype=self.z.dtype, device=self.z.device).repeat(batch)
+        return self.z[:, :-1].flatten(0, 1), t, k.repeat_interleave(steps, 0)
+
 
 class Flow(nn.Module):
     """The map z_t ↦ z_{t+1} that a velocity field makes, its inverse, and the density it carries along.
@@ -237,13 +243,10 @@ class Flow(nn.Module):
         For one Euler step along ∇u that is the matrix I + ∇²u. While it is positive everywhere, no two points of a
         convex region are sent to the same place; where it reaches 0, a gradient step folds space onto itself.
         """
-        batch, steps = len(path.z), path.z.shape[1] - 1
-        times = torch.arange(start, start + steps, dtype=path.z.dtype, device=path.z.device).repeat(batch)
-        k = mixing_weights(k, self.field.transformations).repeat_interleave(steps, 0)
-        stages = self._frame(path.z[:, :-1].flatten(0, 1), times, k)[1]
+        stages = self._frame(*path.departures(mixing_weights(k, self.field.transformations), start))[1]
         jacobians = _step_jacobians(self.field, stages, self.method, 1 / self.substeps)
         symmetric = 0.5 * (jacobians + jacobians.mT)
-        return 1 + torch.linalg.eigvalsh(symmetric)[..., 0].amin(1).unflatten(0, (batch, steps))
+        return 1 + torch.linalg.eigvalsh(symmetric)[..., 0].amin(1).unflatten(0, path.velocity.shape[:2])
 
     def _frame(self, z: Tensor, t: Tensor | float, k: Tensor) -> tuple[Tensor, _Stages, Tensor]:
         """One frame: z_{t+1}, the stages passed, (B, substeps, R, d), and the velocity at the start."""
@@ -326,12 +329,11 @@ class PotentialFlow(Flow):
 
     def residuals(self, path: Path, k: Tensor, force: Force | None = None, start: int = 0) -> Tensor:
         """R = ∂_t u + ½‖∇u‖² - f at the points (z_t, t), t = start .. start+T-1, of a path: (B, T)."""
-        batch, steps = path.velocity.shape[:2]
-        z, k = path.z[:, :-1].flatten(0, 1), k.repeat_interleave(steps, 0)
-        t = torch.arange(start, start + steps, dtype=z.dtype, device=z.device).repeat(batch)
-        push = force(z, t, k) if force is not None else 0.0
-        rate = self.potential.time_derivative(z, t, k)
-        return hamilton_jacobi_residual(rate, path.velocity.flatten(0, 1), push).unflatten(0, (batch, steps))
+        points = path.departures(k, start)
+        push = force(*points) if force is not None else 0.0
+        rate = self.potential.time_derivative(*points)
+        residuals = hamilton_jacobi_residual(rate, path.velocity.flatten(0, 1), push)
+        return residuals.unflatten(0, path.velocity.shape[:2])
 
 
 class DiffusionPrior(nn.Module):

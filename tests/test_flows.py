@@ -97,6 +97,16 @@ def test_log_dets_of_a_path_add_up_to_that_of_the_whole_map(make_potential):
         torch.testing.assert_close(total, torch.linalg.slogdet(jacobian).logabsdet)
 
 
+def test_departures_are_where_and_when_each_step_begins(make_potential):
+    flow, z = PotentialFlow(make_potential(3, 2)), start_points()
+    path = flow.rollout(z, K, 2, start=3)
+    points, times, index = path.departures(K, start=3)
+    assert times.tolist() == [3, 4] * 4
+    assert index.tolist() == [0, 0, 1, 1, 1, 1, 0, 0]
+    torch.testing.assert_close(points[2::2], path.z[1:, 0])
+    torch.testing.assert_close(flow.potential.gradient(points, times, index), path.velocity.flatten(0, 1))
+
+
 def test_bad_rollouts_are_refused(make_potential):
     flow = PotentialFlow(make_potential(3, 2))
     with pytest.raises(ValueError, match="at least 1 step, got 0"):

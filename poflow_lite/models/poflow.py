@@ -87,12 +87,9 @@ class PoFlow(VAE):
 
     def residuals(self, path: Path, k: Tensor) -> Tensor:
         """∂_tt u - c_k² Δu at the points (z_t, t), t = 0..T-1, of a path: (B, T)."""
-        batch, steps = path.velocity.shape[:2]
-        z, index = path.z[:, :-1].flatten(0, 1), k.repeat_interleave(steps, 0)
-        t = torch.arange(steps, dtype=z.dtype, device=z.device).repeat(batch)
-        potential = self.flow.potential
-        bend, spread = potential.second_time_derivative(z, t, index), potential.laplacian(z, t, index)
-        return wave_residual(bend, spread, self.speed[index]).unflatten(0, (batch, steps))
+        points, potential = path.departures(k), self.flow.potential
+        bend, spread = potential.second_time_derivative(*points), potential.laplacian(*points)
+        return wave_residual(bend, spread, self.speed[points[2]]).unflatten(0, path.velocity.shape[:2])
 
     def _change_of_image(self, z: Tensor, velocity: Tensor) -> Tensor:
         """J ∇u: how fast the decoded image changes along the flow, (B, C, H, W), by one forward derivative."""
