@@ -37,9 +37,23 @@ def resolve_device(device: str = "auto") -> torch.device:
     return chosen
 
 
-def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """The random generator of one training step, a function of (seed, step): resuming needs no saved state."""
-    state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]
+STREAMS = {"data": 0, "noise": 1}
+
+
+def step_generator(seed: int, step: int, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """The random generator of one training step, a function of (seed, step, stream): resuming needs no saved state.
+
+    Args:
+        seed: of the run.
+        step: 0, 1, ...
+        stream: "data" for what is drawn from the data set, "noise" for latents and all else that the model draws. Were
+            they one stream, the noise of some sequences would be made of the numbers that chose their frames.
+        device: where the numbers are drawn.
+
+    Raises:
+        KeyError: for another stream.
+    """
+    state = np.random.SeedSequence([seed, step, STREAMS[stream]]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state >> 1))
 
 
@@ -115,8 +129,8 @@ def fit(
     bar = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, disable=not progress,
                desc="training", unit="step", mininterval=0.5)  # fmt: skip
     for step in bar:
-        batch = sample(step_generator(seed, step)).to(device)
-        terms = model.terms(batch, step_generator(seed, step, device))
+        batch = sample(step_generator(seed, step, "data")).to(device)
+        terms = model.terms(batch, step_generator(seed, step, "noise", device))
         loss = terms.loss
         _require_finite(loss, terms, step)
         for group in optimizer.param_groups:

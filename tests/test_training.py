@@ -69,10 +69,28 @@ def test_the_rate_rises_linearly_then_falls_to_zero_like_a_cosine():
     assert max(schedule.rate(step) for step in range(1000)) < 1.0
 
 
-def test_step_generators_depend_on_seed_and_step_only():
-    draw = {(seed, step): torch.rand(4, generator=step_generator(seed, step)) for seed in range(3) for step in range(3)}
-    assert len({tuple(values.tolist()) for values in draw.values()}) == 9
-    assert torch.equal(draw[1, 2], torch.rand(4, generator=step_generator(1, 2)))
+def test_step_generators_depend_on_seed_step_and_stream_only():
+    places = [(seed, step, stream) for seed in range(3) for step in range(3) for stream in ("data", "noise")]
+    draw = {place: torch.rand(4, generator=step_generator(*place)) for place in places}
+    assert len({tuple(values.tolist()) for values in draw.values()}) == 18
+    assert torch.equal(draw[1, 2, "data"], torch.rand(4, generator=step_generator(1, 2, "data")))
+
+
+def test_data_and_noise_of_a_step_come_from_different_streams():
+    """They were one stream once, so that the noise of some sequences was the numbers that had drawn their frames."""
+    first, seen = {}, []
+
+    class Listening(Quadratic):
+        def terms(self, batch, generator=None):
+            seen.append(torch.rand(4, generator=generator))
+            return super().terms(batch, generator)
+
+    def sample(generator):
+        first[len(first)] = torch.rand(4, generator=generator)
+        return TransformationSequences(torch.rand(2, 3, 8, 8)).sample(1)
+
+    fit(Listening(1.0), sample, Schedule(3), progress=False)
+    assert not any(torch.equal(a, b) for a in first.values() for b in seen)
 
 
 class Quadratic(nn.Module):
