@@ -21,6 +21,10 @@ Seed = Annotated[int, typer.Option("--seed", help="Decides weights and every dra
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Budget = Annotated[str, typer.Option("--budget", help="smoke (seconds), lecture (minutes) or full (hours, or a GPU).")]
 Data = Annotated[str, typer.Option("--data", help="digits (bundled) or mnist (see `download`).")]
+Assign = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="NAME=VALUE, a setting of the recipe or of the model; may be repeated."),
+]
 
 
 @app.command()
@@ -34,7 +38,7 @@ def demo(out: Out = Path("runs/demo"), seed: Seed = 0, device: Device = "auto", 
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Option("--model", help="vae or flow-factorized.")] = "flow-factorized",
+    model: Annotated[str, typer.Option("--model", help="vae, poflow, flow-factorized, …")] = "flow-factorized",
     data: Data = "digits",
     budget: Budget = "lecture",
     seed: Seed = 0,
@@ -43,20 +47,18 @@ def train(
     device: Device = "auto",
     start: Annotated[str, typer.Option("--start", help="Start pose: fixed (the paper's) or random.")] = "fixed",
     kl_weight: Annotated[float | None, typer.Option("--kl-weight", help="β; default: the recipe's.")] = None,
-    hamilton_jacobi: Annotated[
-        float | None, typer.Option("--hamilton-jacobi", help="λ of the penalty; default: the recipe's.")
-    ] = None,
     likelihood: Annotated[
         str, typer.Option("--likelihood", help="bernoulli, continuous-bernoulli or gaussian.")
     ] = "bernoulli",
     precision: Annotated[str, typer.Option("--precision", help="float32, or bfloat16 for the networks.")] = "float32",
+    assign: Assign = None,
 ) -> None:
     """Train a model into a folder."""
     from poflow_lite import experiments
 
     changes: dict[str, Any] = {"start": start, "likelihood": likelihood, "precision": precision}
-    optional = {"beta": kl_weight, "hamilton_jacobi": hamilton_jacobi}
-    changes |= {name: value for name, value in optional.items() if value is not None}
+    changes |= {} if kl_weight is None else {"beta": kl_weight}
+    changes |= _assignments(assign)
     try:
         folder = experiments.train(model, data, budget, out, seed=seed, device=device, resume=resume, **changes)
     except KeyboardInterrupt:
@@ -131,6 +133,73 @@ def transport(
         figures = "".join(f"{cell[name]:>13.3f}" for name in columns.values())
         typer.echo(f"{cell['pair']:<10}{cell['variant']:<23}{cell['seed']:>4}{figures}")
     typer.echo(f"Pictures and figures: {', '.join(f'{out}/{pair}.png' for pair in pairs.split(','))}, transport.json")
+
+
+@app.command()
+def compare(
+    data: Data = "digits",
+    models: Annotated[str, typer.Option("--models", help="Names separated by commas, or all.")] = "all",
+    seeds: Annotated[str, typer.Option("--seeds", help="Separated by commas.")] = "0",
+    budget: Budget = "lecture",
+    out: Out = Path("runs/compare"),
+    jobs: Annotated[int, typer.Option("--jobs", help="Cells that run at once, each on its share of the cores.")] = 1,
+    backend: Annotated[str, typer.Option("--backend", help="loky (this machine), dask or ray (a cluster).")] = "loky",
+    split: Annotated[str, typer.Option("--split", help="test, or validation when choosing settings.")] = "test",
+    images: Annotated[int, typer.Option("--images", help="How many images are measured, at most.")] = 2000,
+    vary: Annotated[
+        str | None, typer.Option("--vary", help="NAME=V1,V2,…: run every model with each value of a setting.")
+    ] = None,
+    scores: Annotated[bool, typer.Option(help="Measure log-likelihoods and VP scores too.")] = True,
+    assign: Assign = None,
+    device: Device = "auto",
+) -> None:
+    """Train all models, move their latents with every operator, and put what is measured into one table."""
+    from poflow_lite import comparison, recipes, tables
+
+    result = comparison.compare(
+        data,
+        list(recipes.MODELS) if models == "all" else models.split(","),
+        out,
+        budget=budget,
+        seeds=_numbers(seeds, "--seeds", int),
+        vary=None if vary is None else _values(vary, "--vary"),
+        split=split,
+        images=images,
+        scores=scores,
+        jobs=jobs,
+        backend=backend,
+        device=device,
+        **_assignments(assign),
+    )
+    typer.echo("\n" + tables.write_tables(result, out))
+    if result["failed"]:
+        raise ValueError(
+            f"{len(result['failed'])} cells failed ({', '.join(result['failed'])}): their error.txt in {out} says why; "
+            "the same command tries them again"
+        )
+
+
+def _values(text: str, option: str) -> tuple[str, list[Any]]:
+    """NAME=V1,V2,… as the name and its values: numbers where they read as numbers, words otherwise."""
+    name, equals, values = text.partition("=")
+    if not (name and equals and values):
+        raise ValueError(f"{option} takes NAME=VALUE, got {text!r}")
+
+    def read(value: str) -> Any:
+        for kind in (int, float):
+            try:
+                return kind(value)
+            except ValueError:
+                continue
+        return value
+
+    return name.strip().replace("-", "_"), [read(value.strip()) for value in values.split(",")]
+
+
+def _assignments(texts: list[str] | None) -> dict[str, Any]:
+    """Settings given by ``--set NAME=VALUE``; several values separated by commas are a tuple."""
+    pairs = [_values(text, "--set") for text in texts or []]
+    return {name: values[0] if len(values) == 1 else tuple(values) for name, values in pairs}
 
 
 def _numbers(text: str, option: str, kind: Callable[[str], float]) -> list:

@@ -1,34 +1,32 @@
-"""Runs: a recipe for every model, data set and budget; training into a folder; evaluating what lies in one."""
+"""Runs: training a model by its recipe into a folder, loading and evaluating what lies in one."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from poflow_lite.checkpoints import load_checkpoint, prepare_folder, write_atomically, write_json
-from poflow_lite.datasets import TransformationSequences, load_stills
-from poflow_lite.errors import require_known
-from poflow_lite.flows import DiffusionPrior, PotentialFlow
+from poflow_lite.checkpoints import load_checkpoint, prepare_folder, save_checkpoint, write_atomically, write_json
+from poflow_lite.datasets import Batch, TransformationSequences
 from poflow_lite.metrics import (
     MedianFrame,
     autoencode,
     equivariance_errors,
+    index_accuracy,
     log_likelihood,
     no_motion,
     predict,
     smallest_eigenvalue,
 )
-from poflow_lite.models import VAE, FlowFactorizedVAE
-from poflow_lite.networks import Autocast, ConvDecoder, ConvEncoder
-from poflow_lite.potentials import Force, Potential
+from poflow_lite.models import VAE, FlowFactorizedVAE, WeaklySupervisedVAE
 from poflow_lite.provenance import command, machine, versions
+from poflow_lite.recipes import BUDGETS, MODELS, Recipe, build_model, recipe, sequences
 from poflow_lite.training import Schedule, fit, load_weights, resolve_device
 
 __all__ = [
@@ -41,124 +39,12 @@ __all__ = [
     "kl_tradeoff",
     "load_run",
     "recipe",
+    "sample_batch",
     "sequences",
     "train",
 ]
 
-MODELS = ("vae", "flow-factorized")
-BUDGETS = ("smoke", "lecture", "full")
 CHECKPOINT, CONFIG, METRICS = "checkpoint.safetensors", "config.json", "metrics.json"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything besides data, seed and device that determines a run. All models of one budget share it.
-
-    Attributes:
-        steps, batch_size, frames: optimiser steps; sequences a step; frames decoded of each, besides frame 0.
-        learning_rate: Adam's, at its peak.
-        latent, channels, hidden: of encoder and decoder.
-        width, frequencies: of the potentials.
-        precision: "float32", or "bfloat16" to run encoder and decoder under autocast.
-        likelihood: p(x | z) in training.
-        beta: weight of the KL terms.
-        hamilton_jacobi, autoencoding, initial: weights of the further terms of the flow-factorized VAE.
-        horizon, start: T, and "fixed" or "random" start poses.
-        test_images: images on which the equivariance error is measured, at most.
-        likelihood_images, samples: images and importance samples for the log-likelihood.
-    """
-
-    steps: int
-    batch_size: int = 32
-    frames: int = 2
-    learning_rate: float = 6e-3
-    latent: int = 32
-    channels: tuple[int, ...] = (32, 64)
-    hidden: int = 256
-    width: int = 64
-    frequencies: int = 2
-    precision: str = "float32"
-    likelihood: str = "bernoulli"
-    beta: float = 0.1
-    hamilton_jacobi: float = 10.0
-    autoencoding: float = 0.2
-    initial: float = 0.0
-    horizon: int = 8
-    start: str = "fixed"
-    test_images: int = 10_000
-    likelihood_images: int = 64
-    samples: int = 100
-
-
-_SMOKE = Recipe(steps=12, test_images=32, likelihood_images=2, samples=10)
-_RECIPES = {
-    ("digits", "smoke"): _SMOKE,
-    ("digits", "lecture"): Recipe(steps=1000, likelihood_images=16),
-    ("digits", "full"): Recipe(steps=10_000),
-    ("mnist", "smoke"): _SMOKE,
-    ("mnist", "lecture"): Recipe(steps=6500, likelihood_images=32),
-    ("mnist", "full"): Recipe(steps=20_000, latent=48, channels=(48, 96), hidden=512, beta=0.03),
-}
-
-
-def recipe(data: str, budget: str, **changes: Any) -> Recipe:
-    """The recipe of a budget on a data set, with some fields changed.
-
-    Raises:
-        ValueError: for an unknown data set, budget or precision; the message lists the known ones.
-    """
-    require_known("data set", data, dict.fromkeys(name for name, _ in _RECIPES))
-    require_known("budget", budget, BUDGETS)
-    settings = replace(_RECIPES[data, budget], **changes)
-    require_known("precision", settings.precision, ("float32", "bfloat16"))
-    return settings
-
-
-def sequences(data: str, split: str, settings: Recipe) -> TransformationSequences:
-    """Sequences of one split in the paper's protocol."""
-    stills = load_stills(data, split)
-    return TransformationSequences(
-        stills.images, horizon=settings.horizon, start=settings.start, name=f"{stills.name}, {settings.start} start"
-    )
-
-
-def build_model(
-    model: str,
-    settings: Recipe,
-    image_shape: tuple[int, int, int] = (3, 28, 28),
-    transformations: int = 3,
-    seed: int = 0,
-) -> VAE:
-    """A freshly initialised model; the seed decides its weights, and the global random state is left as it was.
-
-    Raises:
-        ValueError: for an unknown model; the message lists the known ones.
-    """
-    require_known("model", model, MODELS)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        networks = (settings.latent, settings.channels, settings.hidden)
-        encoder, decoder = ConvEncoder(image_shape, *networks), ConvDecoder(image_shape, *networks)
-        if settings.precision == "bfloat16":
-            encoder, decoder = Autocast(encoder), Autocast(decoder)
-        if model == "vae":
-            return VAE(encoder, decoder, settings.likelihood, settings.beta)
-        potential = Potential(settings.latent, transformations, settings.width, settings.horizon, settings.frequencies)
-        return FlowFactorizedVAE(
-            encoder,
-            decoder,
-            PotentialFlow(potential),
-            DiffusionPrior(transformations),
-            Force(settings.latent, transformations, horizon=settings.horizon) if settings.hamilton_jacobi else None,
-            settings.likelihood,
-            settings.beta,
-            settings.hamilton_jacobi,
-            settings.autoencoding,
-            settings.initial,
-        )
-
-
-# --- runs ---------------------------------------------------------------------------------------------------------
 
 
 def train(
@@ -183,12 +69,12 @@ def train(
         device: "auto", "cpu" or "cuda".
         resume: continue an interrupted run with the same settings.
         overwrite: replace a run that is there.
-        changes: fields of :class:`Recipe` that differ from the budget's.
+        changes: fields of :class:`Recipe`, or options of the model, that differ from the budget's.
 
     Raises:
         ValueError, FileNotFoundError, OSError: each says what came, what was expected and what to do.
     """
-    settings = recipe(data, budget, **changes)
+    settings = recipe(data, budget, model, **changes)
     chosen = resolve_device(device)
     built = build_model(model, settings, seed=seed)
     training = sequences(data, "train", settings)
@@ -209,7 +95,7 @@ def train(
         print(f"{model}, budget {budget}, seed {seed}, on {training.name}, {notes['device']}")
     fit(
         built,
-        partial(_draw, training, settings),
+        partial(sample_batch, built, training, settings),
         Schedule(settings.steps, settings.learning_rate),
         seed=seed,
         device=chosen,
@@ -219,11 +105,17 @@ def train(
         resume=resume,
         progress=progress,
     )
+    if isinstance(built, WeaklySupervisedVAE):
+        _, matching = index_accuracy(built, training.first(500), seed=seed)
+        built.reorder(matching)
+        save_checkpoint(checkpoint, built, load_checkpoint(checkpoint).metadata)
     return folder
 
 
-def _draw(training: TransformationSequences, settings: Recipe, generator: torch.Generator) -> Any:
-    return training.sample(settings.batch_size, settings.frames, generator)
+def sample_batch(model: VAE, training: TransformationSequences, settings: Recipe, generator: torch.Generator) -> Batch:
+    """What one training step of a model sees: some frames of some sequences, neighbours where it asks for them."""
+    consecutive = getattr(model, "consecutive", False)
+    return training.sample(settings.batch_size, settings.frames, generator, consecutive)
 
 
 @dataclass
@@ -306,6 +198,8 @@ def evaluate(
         batch = measured.sample(min(64, len(measured)), generator=torch.Generator().manual_seed(0))
         metrics["smallest_eigenvalue"] = smallest_eigenvalue(run.model, batch)
         metrics["diffusion"] = dict(zip(held_out.names, run.model.prior.diffusion.tolist(), strict=True))
+    if isinstance(run.model, WeaklySupervisedVAE):
+        metrics["index_accuracy"], _ = index_accuracy(run.model, measured)
     if pictures:
         save_pictures(run.model, measured, folder, f"{run.config['model']} on {held_out.name}")
     write_json(folder / METRICS, metrics)

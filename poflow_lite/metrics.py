@@ -6,7 +6,7 @@ depends on the order in which they are computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from poflow_lite.datasets.sequences import Batch, TransformationSequences
-from poflow_lite.models.vae import VAE
+from poflow_lite.errors import require_known
+from poflow_lite.models import VAE, WeaklySupervisedVAE
 from poflow_lite.objectives import (
     diagonal_normal,
     gaussian_ceiling,
@@ -29,6 +30,7 @@ __all__ = [
     "autoencode",
     "equivariance_error",
     "equivariance_errors",
+    "index_accuracy",
     "log_likelihood",
     "match_transformations",
     "no_motion",
@@ -186,6 +188,30 @@ def match_transformations(inferred: Tensor, true: Tensor, transformations: int) 
     return torch.from_numpy(columns), counts[rows, columns].sum().item() / len(true)
 
 
+@torch.no_grad()
+def index_accuracy(
+    model: WeaklySupervisedVAE, sequences: TransformationSequences, *, batch_size: int = 256, seed: int = 0
+) -> tuple[float, Tensor]:
+    """How often a model names the transformation of a whole sequence, under the best matching; and that matching.
+
+    Args:
+        model: its :meth:`infer` sees the frames alone.
+        sequences: every image under every transformation.
+        batch_size: images rendered at once.
+        seed: of random start poses.
+
+    Returns:
+        As :func:`match_transformations`, the share first.
+    """
+    device = next(model.parameters()).device
+    inferred, true = [], []
+    for _, batch in _every_sequence(sequences, batch_size, seed, progress=False):
+        inferred.append(model.infer(batch.frames.to(device)).cpu())
+        true.append(batch.k)
+    matching, share = match_transformations(torch.cat(inferred), torch.cat(true), len(sequences.names))
+    return share, matching
+
+
 # --- log-likelihood -----------------------------------------------------------------------------------------------
 
 
@@ -194,15 +220,15 @@ class LogLikelihood:
     """Importance-weighted estimates of log p(x_t | k) under N(x̂, I), averages in nats per frame.
 
     Attributes:
-        prediction: with proposals that come from x_0 alone, carried to t by the model.
-        reconstruction: with proposals from x_t itself.
+        prediction: with proposals that come from x_0 alone, carried to t by the model; ``None`` if not asked for.
+        reconstruction: with proposals from x_t itself; ``None`` if not asked for.
         standard_error: of the two means, over sequences.
         ceiling: -(CHW/2) log 2π, which neither can exceed.
         sequences, samples: how many sequences were measured, each at all T+1 frames, with S samples a frame.
     """
 
-    prediction: float
-    reconstruction: float
+    prediction: float | None
+    reconstruction: float | None
     standard_error: dict[str, float]
     ceiling: float
     sequences: int
@@ -217,6 +243,7 @@ def log_likelihood(
     images: int = 64,
     samples: int = 100,
     seed: int = 0,
+    estimates: Sequence[str] = ("prediction", "reconstruction"),
     progress: bool = False,
 ) -> LogLikelihood:
     """log (1/S) Σ_s p(x_t | z_s) p_t(z_s | k) / q(z_s), with p(x | z) = N(x̂(z), I), averaged over frames 0..T.
@@ -227,23 +254,28 @@ def log_likelihood(
         images: how many.
         samples: S; 100 or more for figures that are reported.
         seed: of start poses and proposals.
+        estimates: which of the two, or both.
         progress: show a bar.
 
     Raises:
+        ValueError: for an unknown estimate.
         RuntimeError: if a mean exceeds the ceiling or is NaN, which would mean that an estimator or the model is wrong.
     """
     from tqdm.auto import tqdm
 
+    estimators = {"prediction": _prediction, "reconstruction": _reconstruction}
+    for name in estimates:
+        require_known("estimate", name, estimators)
     device = next(model.parameters()).device
     images = min(images, len(sequences))
     generator = torch.Generator().manual_seed(seed)
     proposals = torch.Generator(device).manual_seed(seed)
-    found: dict[str, list[Tensor]] = {"prediction": [], "reconstruction": []}
+    found: dict[str, list[Tensor]] = {name: [] for name in estimates}
     work = [(i, k) for k in range(len(sequences.names)) for i in range(images)]
     for i, k in tqdm(work, disable=not progress, desc="log-likelihood", leave=False):
         batch = sequences.batch(torch.tensor([i]), k, generator=generator).to(device)
-        found["prediction"].append(_prediction(model, batch, samples, proposals))
-        found["reconstruction"].append(_reconstruction(model, batch, samples, proposals))
+        for name in estimates:
+            found[name].append(estimators[name](model, batch, samples, proposals))
     per_sequence = {name: torch.stack(values).double() for name, values in found.items()}
     ceiling = gaussian_ceiling(sequences.images[0].numel())
     means = {name: values.mean().item() for name, values in per_sequence.items()}
@@ -253,12 +285,14 @@ def log_likelihood(
     for name, mean in means.items():  # one importance-weighted estimate may exceed the ceiling by chance, the mean not
         if not mean <= ceiling + 3 * errors[name] + 1e-6 * abs(ceiling):
             raise RuntimeError(f"{name} log-likelihood {mean:.1f} is not below its ceiling of {ceiling:.1f} nats")
-    return LogLikelihood(**means, standard_error=errors, ceiling=ceiling, sequences=len(work), samples=samples)
+    both = dict.fromkeys(estimators) | means
+    return LogLikelihood(**both, standard_error=errors, ceiling=ceiling, sequences=len(work), samples=samples)
 
 
 def _prediction(model: VAE, batch: Batch, samples: int, generator: torch.Generator) -> Tensor:
     """Proposals z_t = flow of z_0 ~ q(z_0 | x_0), with their exact density; the mean estimate over t, a scalar."""
-    posterior = model.encode(batch.frames[:, 0].expand(samples, -1, -1, -1))
+    posterior = model.encode(batch.frames[:, 0])
+    posterior = diagonal_normal(*(p.expand(samples, -1) for p in (posterior.mean, posterior.base_dist.scale)))
     start = reparameterize(posterior, generator)
     path = model.transport(start, batch.k.expand(samples), batch.horizon)
     return _estimate(model, batch, path.z, path.log_density(posterior.log_prob(start)))

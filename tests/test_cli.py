@@ -100,7 +100,7 @@ def test_tradeoff_measures_every_cell_once_on_the_validation_split(run, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--model", "gan"], "unknown model 'gan'; known: vae, flow-factorized"),
+        (["train", "--model", "gan"], "unknown model 'gan'; known: vae, beta-vae, factor-vae"),
         (["train", "--data", "faces"], "unknown data set 'faces'; known: digits, mnist"),
         (["train", "--budget", "huge"], "unknown budget 'huge'; known: smoke, lecture, full"),
         (["train", "--start", "upside-down"], "start must be 'fixed' or 'random', got 'upside-down'"),

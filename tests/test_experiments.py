@@ -113,7 +113,7 @@ def test_models_come_from_names_and_share_their_networks():
         (lambda: experiments.recipe("digits", "huge"), "unknown budget 'huge'; known: smoke, lecture, full"),
         (
             lambda: experiments.build_model("gan", experiments.recipe("digits", "smoke")),
-            "unknown model 'gan'; known: vae, flow-factorized",
+            "unknown model 'gan'; known: vae, beta-vae, factor-vae",
         ),
     ],
 )

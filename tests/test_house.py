@@ -16,8 +16,8 @@ FLOORS = [
     | {"plotting", "widgets", "provenance", "disentanglement"},
     {"flows", "training"},
     {"models", "learned_transport", "check"},
-    {"metrics", "operators", "predictability", "lessons"},
-    {"experiments", "transport_study"},
+    {"metrics", "operators", "predictability", "lessons", "recipes"},
+    {"experiments", "grid", "comparison", "transport_study"},
     {"cli"},
 ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,12 +21,14 @@ class Batch:
         times: (B, n) integers, which frames they are; 0..T in order unless a subset was drawn.
         k: (B,) integers, which transformation moves each sequence; or (B, K) weights of a mixture.
         horizon: T, the last time of the whole sequence.
+        labelled: (B,), for which sequences a model may look at k where k is only partly known; ``None`` for no one's.
     """
 
     frames: Tensor
     times: Tensor
     k: Tensor
     horizon: int
+    labelled: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.horizon < 1:
@@ -60,7 +62,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        return replace(self, frames=self.frames.to(device), times=self.times.to(device), k=self.k.to(device))
+        labelled = None if self.labelled is None else self.labelled.to(device)
+        return Batch(self.frames.to(device), self.times.to(device), self.k.to(device), self.horizon, labelled)
 
 
 class TransformationSequences:
@@ -75,6 +78,7 @@ class TransformationSequences:
         start: "fixed" starts each sequence at the image itself (the paper's protocol); "random" first brings the
             image to a pose drawn from each transformation's ``start`` interval.
         name: which data these are; goes into every title and record.
+        labelled: how many images, the first ones, have sequences whose k a weakly supervised model may look at.
 
     Raises:
         ValueError: for an empty set, wrong shapes, values that are not finite or outside [0, 1], T < 1, unknown start.
@@ -87,6 +91,7 @@ class TransformationSequences:
         horizon: int = 8,
         start: str = "fixed",
         name: str = "unnamed",
+        labelled: int = 0,
     ):
         if images.ndim != 4:
             raise ValueError(f"images must be (N, C, H, W), got {tuple(images.shape)}")
@@ -106,7 +111,7 @@ class TransformationSequences:
         if start not in ("fixed", "random"):
             raise ValueError(f"start must be 'fixed' or 'random', got {start!r}")
         self.images, self.transformations, self.horizon = images, tuple(transformations), horizon
-        self.start, self.name = start, name
+        self.start, self.name, self.labelled = start, name, labelled
 
     def __len__(self) -> int:
         return len(self.images)
@@ -123,7 +128,9 @@ class TransformationSequences:
 
     def first(self, count: int) -> TransformationSequences:
         """The same protocol on the first ``count`` images, or on all where there are fewer."""
-        return TransformationSequences(self.images[:count], self.transformations, self.horizon, self.start, self.name)
+        return TransformationSequences(
+            self.images[:count], self.transformations, self.horizon, self.start, self.name, self.labelled
+        )
 
     def poses(self, k: Tensor, times: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Parameters of all transformations at each frame: (B, n, K). Only column k moves.
@@ -186,7 +193,7 @@ class TransformationSequences:
         if times.min() < 0 or times.max() > self.horizon or times[:, 0].any():
             raise ValueError(f"times must lie in 0..{self.horizon} and start with 0, got {times[:1].tolist()}, …")
         frames = self.render(self.images[indices], self.poses(k, times, generator))
-        return Batch(frames, times, k, self.horizon)
+        return Batch(frames, times, k, self.horizon, indices < self.labelled)
 
     def sample(
         self,

@@ -60,7 +60,11 @@ class WeaklySupervisedVAE(FlowFactorizedVAE):
     The first belongs to the bound. Its mean over the data is the information that k carries plus KL(q̄ ‖ uniform), so
     the second only weighs one part of it more: all K are to be used. Without it, training on digits often ends with two
     transformations on one index and an idle index. The label ``batch.k`` is never looked at. Which index stands for
-    which transformation is up to the run: :func:`metrics.match_transformations` finds the best matching.
+    which transformation is up to the run: :func:`metrics.match_transformations` finds the best matching, and
+    :meth:`reorder` puts the indices into that order.
+
+    Semi-supervised, with λ_name > 0, it also pays λ_name CE(k, q(k | x)) for sequences that are ``batch.labelled``, and
+    looks at the label of no other.
 
     Args:
         encoder, decoder, flow, prior, force, options: as for :class:`FlowFactorizedVAE`.
@@ -69,9 +73,10 @@ class WeaklySupervisedVAE(FlowFactorizedVAE):
         annealing: training steps over which the temperature falls geometrically; kept as a buffer, so that a run that
             is resumed goes on where it was.
         use: λ_use, nats per nat.
+        naming: λ_name, nats per nat.
 
     Raises:
-        ValueError: for temperatures that are not positive and finite, an annealing below 1 step, or a λ_use that is
+        ValueError: for temperatures that are not positive and finite, an annealing below 1 step, or a weight that is
             negative or not finite.
     """
 
@@ -82,6 +87,7 @@ class WeaklySupervisedVAE(FlowFactorizedVAE):
         temperature: tuple[float, float] = (1.0, 0.3),
         annealing: int = 500,
         use: float = 1000.0,
+        naming: float = 0.0,
         **options: Any,
     ):
         super().__init__(*parts, **options)
@@ -89,16 +95,35 @@ class WeaklySupervisedVAE(FlowFactorizedVAE):
             raise ValueError(f"temperatures must be positive and finite, got {temperature}")
         if annealing < 1:
             raise ValueError(f"annealing must last at least 1 step, got {annealing}")
-        require_weights(use=use)
-        self.inference, self.temperature, self.annealing, self.use = inference, temperature, annealing, use
+        require_weights(use=use, naming=naming)
+        self.inference, self.temperature, self.annealing = inference, temperature, annealing
+        self.use, self.naming = use, naming
         self.register_buffer("steps_taken", torch.zeros((), dtype=torch.long))
 
     def infer(self, frames: Tensor) -> Tensor:
         """The most probable index of whole sequences (B, T+1, C, H, W): (B,), without any noise."""
         return self.inference(frames).argmax(1)
 
+    @torch.no_grad()
+    def reorder(self, indices: Tensor) -> None:
+        """Renumber the transformations in place: what was index ``indices[k]`` becomes k.
+
+        Args:
+            indices: (K,), each of 0..K-1 once, such as the matching of :func:`metrics.match_transformations`.
+
+        Raises:
+            ValueError: if it is not a permutation.
+        """
+        count = self.flow.potential.transformations
+        if sorted(indices.tolist()) != list(range(count)):
+            raise ValueError(f"indices must hold each of 0..{count - 1} once, got {indices.tolist()}")
+        per_index = [*self.flow.parameters(), *self.prior.parameters(), *self.inference.network[-1].parameters()]
+        per_index += [] if self.force is None else self.force.network[-1].parameters()
+        for parameter in per_index:
+            parameter.copy_(parameter[indices])
+
     def terms(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
-        """The terms of the objective with k = y, and the two of k as penalties "index" and "use"."""
+        """The terms of the objective with k = y, and those of k as penalties "index", "use" and "naming"."""
         logits = self.inference(batch.frames)
         y = self._gumbel_softmax(logits, generator)
         terms = super().terms(Batch(batch.frames, batch.times, y, batch.horizon), generator)
@@ -108,6 +133,9 @@ class WeaklySupervisedVAE(FlowFactorizedVAE):
             used = log_q.exp().mean(0)
             divergence = math.log(len(used)) + torch.xlogy(used, used).sum()
             terms.penalties["use"] = self.use * divergence.expand(len(y))
+        if self.naming and batch.labelled is not None:
+            wrong = F.nll_loss(log_q, torch.where(batch.labelled, batch.k, 0), reduction="none")
+            terms.penalties["naming"] = self.naming * torch.where(batch.labelled, wrong, 0.0)
         if self.training:
             self.steps_taken += 1
         return terms

@@ -1,0 +1,176 @@
+"""Recipes: what determines a run of every model on every data set in every budget, and the model that it builds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+
+from poflow_lite.datasets import TransformationSequences, load_stills
+from poflow_lite.errors import require_known
+from poflow_lite.flows import DiffusionPrior, PotentialFlow
+from poflow_lite.models import (
+    VAE,
+    FactorVAE,
+    FlowFactorizedVAE,
+    PoFlow,
+    SlowVAE,
+    TopographicVAE,
+    TransformationEncoder,
+    WeaklySupervisedVAE,
+)
+from poflow_lite.networks import Autocast, ConvDecoder, ConvEncoder
+from poflow_lite.potentials import Force, Potential
+
+__all__ = ["BUDGETS", "MODELS", "Recipe", "build_model", "recipe", "sequences"]
+
+BUDGETS = ("smoke", "lecture", "full")
+
+_FLOW = {"hamilton_jacobi": 10.0, "autoencoding": 0.2, "initial": 0.0}
+MODELS: dict[str, dict[str, Any]] = {
+    "vae": {},
+    "beta-vae": {},
+    "factor-vae": {"gamma": 10.0},
+    "slow-vae": {"rate": 6.0, "transition": 1.0},
+    "topographic-vae": {"capsules": 2, "neighbours": 3},
+    "poflow": {"wave": 1.0, "initial": 1.0, "jacobian": 1.0, "naming": 1.0},
+    "flow-factorized": _FLOW,
+    "weakly-supervised": {**_FLOW, "use": 1000.0, "naming": 0.0},
+}
+"""Model ↦ its own options, arguments of its class, as chosen on the validation split of digits."""
+
+_SHARED = {"vae": {"beta": 1.0}}
+"""Model ↦ fields of the recipe in which it departs from all others."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything besides data, seed and device that determines a run. All models of one budget share its fields.
+
+    Attributes:
+        steps, batch_size, frames: optimiser steps; sequences a step; frames decoded of each, besides frame 0.
+        learning_rate: Adam's, at its peak.
+        latent, channels, hidden: of encoder and decoder.
+        width, frequencies: of the potentials.
+        precision: "float32", or "bfloat16" to run encoder and decoder under autocast.
+        likelihood: p(x | z) in training.
+        beta: weight of the KL terms. The plain VAE has 1, by definition.
+        labelled: share of the training images whose k is told to the weakly supervised model.
+        horizon, start: T, and "fixed" or "random" start poses.
+        test_images: images on which the equivariance error is measured, at most.
+        likelihood_images, samples: images and importance samples for the log-likelihood.
+        own: the options that only this model has, see :data:`MODELS`.
+    """
+
+    steps: int
+    batch_size: int = 32
+    frames: int = 2
+    learning_rate: float = 6e-3
+    latent: int = 32
+    channels: tuple[int, ...] = (32, 64)
+    hidden: int = 256
+    width: int = 64
+    frequencies: int = 2
+    precision: str = "float32"
+    likelihood: str = "bernoulli"
+    beta: float = 0.1
+    labelled: float = 0.0
+    horizon: int = 8
+    start: str = "fixed"
+    test_images: int = 10_000
+    likelihood_images: int = 64
+    samples: int = 100
+    own: dict[str, Any] = field(default_factory=dict)
+
+
+_SMOKE = Recipe(steps=12, test_images=32, likelihood_images=2, samples=10)
+_RECIPES = {
+    ("digits", "smoke"): _SMOKE,
+    ("digits", "lecture"): Recipe(steps=1000, likelihood_images=16),
+    ("digits", "full"): Recipe(steps=10_000),
+    ("mnist", "smoke"): _SMOKE,
+    ("mnist", "lecture"): Recipe(steps=6500, likelihood_images=16),
+    ("mnist", "full"): Recipe(steps=20_000, latent=48, channels=(48, 96), hidden=512, beta=0.03),
+}
+
+
+def recipe(data: str, budget: str, model: str = "flow-factorized", **changes: Any) -> Recipe:
+    """The recipe of a budget on a data set for a model, with some fields, or options of the model, changed.
+
+    Raises:
+        ValueError: for an unknown data set, budget, model, precision or setting; the message lists the known ones.
+    """
+    require_known("data set", data, dict.fromkeys(name for name, _ in _RECIPES))
+    require_known("budget", budget, BUDGETS)
+    require_known("model", model, MODELS)
+    own = dict(MODELS[model])
+    shared = [entry.name for entry in fields(Recipe) if entry.name != "own"]
+    for name in changes:
+        require_known(f"setting of {model}", name, [*shared, *own])
+    own |= {name: changes.pop(name) for name in list(changes) if name in own}
+    settings = replace(_RECIPES[data, budget], **{**_SHARED.get(model, {}), **changes}, own=own)
+    require_known("precision", settings.precision, ("float32", "bfloat16"))
+    if not 0 <= settings.labelled <= 1:
+        raise ValueError(f"labelled is a share of the training images, from 0 to 1, got {settings.labelled}")
+    return settings
+
+
+def sequences(data: str, split: str, settings: Recipe) -> TransformationSequences:
+    """Sequences of one split in the paper's protocol."""
+    stills = load_stills(data, split)
+    return TransformationSequences(
+        stills.images,
+        horizon=settings.horizon,
+        start=settings.start,
+        name=f"{stills.name}, {settings.start} start",
+        labelled=round(settings.labelled * len(stills.images)),
+    )
+
+
+def build_model(
+    model: str,
+    settings: Recipe,
+    image_shape: tuple[int, int, int] = (3, 28, 28),
+    transformations: int = 3,
+    seed: int = 0,
+) -> VAE:
+    """A freshly initialised model; the seed decides its weights, and the global random state is left as it was.
+
+    Models of one seed and recipe start with the same encoder and decoder, but for the Topographic VAE, whose encoder
+    gives twice as many numbers.
+
+    Raises:
+        ValueError: for an unknown model; the message lists the known ones.
+    """
+    require_known("model", model, MODELS)
+    own = MODELS[model] | settings.own
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        coded = 2 * settings.latent if model == "topographic-vae" else settings.latent
+        encoder = ConvEncoder(image_shape, coded, settings.channels, settings.hidden)
+        decoder = ConvDecoder(image_shape, settings.latent, settings.channels, settings.hidden)
+        if settings.precision == "bfloat16":
+            encoder, decoder = Autocast(encoder), Autocast(decoder)
+        shared = {"likelihood": settings.likelihood, "beta": settings.beta}
+        if model in ("vae", "beta-vae"):
+            return VAE(encoder, decoder, **shared)
+        if model == "factor-vae":
+            return FactorVAE(encoder, decoder, settings.latent, **shared, **own)
+        if model == "slow-vae":
+            return SlowVAE(encoder, decoder, **shared, **own)
+        if model == "topographic-vae":
+            return TopographicVAE(encoder, decoder, settings.latent, **shared, **own)
+
+        potential = Potential(settings.latent, transformations, settings.width, settings.horizon, settings.frequencies)
+        flow, namer = PotentialFlow(potential), (image_shape, transformations)
+        if model == "poflow":
+            return PoFlow(encoder, decoder, flow, TransformationEncoder(*namer), **shared, **own)
+        force = Force(settings.latent, transformations, horizon=settings.horizon) if own["hamilton_jacobi"] else None
+        parts = (encoder, decoder, flow, DiffusionPrior(transformations), force)
+        if model == "flow-factorized":
+            return FlowFactorizedVAE(*parts, **shared, **own)
+        annealing = max(1, settings.steps // 2)
+        return WeaklySupervisedVAE(
+            *parts, inference=TransformationEncoder(*namer), annealing=annealing, **shared, **own
+        )
