@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -81,19 +83,15 @@ def compare(
         ValueError, FileNotFoundError: for a mistake in the arguments, before anything is trained.
     """
     variants = [{}] if vary is None else [{vary[0]: value} for value in vary[1]]
-    settings = {}
-    cells: dict[str, dict[str, Any]] = {}
-    for model in models:
-        for variant in variants:
-            own = {**changes, **variant}
-            settings[model] = recipe(data, budget, model, **own)
-            label = "-".join([model, *(f"{name}-{value}" for name, value in variant.items())])
-            for seed in seeds:
-                cells[f"{label}-seed-{seed}"] = {
-                    "model": model, "data": data, "budget": budget, "seed": seed, "split": split, "images": images,
-                    "scores": scores, "device": device, "changes": own,
-                }  # fmt: skip
-    measured, training = (sequences(data, name, next(iter(settings.values()))) for name in (split, "train"))
+    settings, cells, varied = {}, {}, {}
+    common = {"data": data, "budget": budget, "split": split, "images": images, "scores": scores, "device": device}
+    for seed, model, variant in itertools.product(seeds, models, variants):
+        settings[model] = recipe(data, budget, model, **{**changes, **variant})
+        name = "-".join([model, *(f"{key}-{value}" for key, value in variant.items()), f"seed-{seed}"])
+        cells[name] = {"model": model, "seed": seed, "settings": asdict(settings[model]), **common}
+        varied[name] = variant
+    first = next(iter(settings.values()), recipe(data, budget))
+    measured, training = (sequences(data, name, first) for name in (split, "train"))
     folder = prepare_folder(out)
     costs = step_costs(settings, training, resolve_device(device), progress=progress) if vary is None else {}
     done, failures = run_grid(compare_cell, cells, folder, jobs=jobs, backend=backend, progress=progress)
@@ -103,12 +101,12 @@ def compare(
         "command": command(),
         "versions": versions(),
         "settings": {model: asdict(settings[model]) for model in settings},
-        "cells": [{"variant": cells[name]["changes"] if vary else {}, **cell} for name, cell in done.items()],
+        "cells": [{"variant": varied[name], **cell} for name, cell in done.items()],
         "costs": costs,
         "failed": failures,
     }
     write_json(folder / "comparison.json", result)
-    return result
+    return json.loads(json.dumps(result))  # as in the file: tuples have become lists
 
 
 def compare_cell(
@@ -121,9 +119,13 @@ def compare_cell(
     images: int,
     scores: bool,
     device: str,
-    changes: dict[str, Any],
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """Train one model with one seed in ``folder`` and measure it: what one cell of the grid does."""
+    """Train one model with one seed in ``folder`` and measure it: what one cell of the grid does.
+
+    The settings are those of the whole recipe, so that a cell made by another recipe is never taken for this one.
+    """
+    changes = {name: value for name, value in settings.items() if name != "own"} | settings["own"]
     train(model, data, budget, folder, seed=seed, device=device, resume=True, progress=False, **changes)
     run = load_run(folder, device)
     training, held_out = (sequences(data, name, run.settings) for name in ("train", split))

@@ -45,7 +45,8 @@ def run_grid(
         out: folder of the grid.
         jobs: cells that run at once. With several, each gets an equal share of the processor cores.
         backend: one of :data:`BACKENDS`, joblib's: processes on this machine, or a Dask or Ray cluster that shares
-            this file system. Dask's client takes the scheduler from its own configuration, or starts a local one.
+            this file system. Without a Dask client in this process, one is started from Dask's own configuration: the
+            scheduler at DASK_SCHEDULER_ADDRESS, or a cluster on this machine.
         progress: show a bar over the cells.
 
     Returns:
@@ -118,10 +119,13 @@ def _parallel(backend: str, jobs: int) -> Iterator[joblib.Parallel]:
     client = None
     if backend == "dask":
         try:
-            from distributed import Client
+            from distributed import Client, default_client
         except ImportError:
             raise ValueError("the backend dask needs a package that is missing: pip install distributed") from None
-        client = Client()
+        try:
+            default_client()  # the caller's own cluster
+        except ValueError:
+            client = Client()
     if backend == "ray":
         try:
             from ray.util.joblib import register_ray

@@ -12,6 +12,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from poflow_lite.densities import Grid
@@ -21,6 +22,7 @@ __all__ = [
     "MARKERS",
     "arrows",
     "cloud",
+    "comparison_dots",
     "density",
     "equivariance_bars",
     "figure",
@@ -174,6 +176,50 @@ def tradeoff_curves(cells: Sequence[Mapping[str, Any]], title: str = "") -> Figu
     for axis in (left, right):
         axis.set(xscale="log", xlabel="KL weight β")
         axis.legend(frameon=False, fontsize=8)
+    if title:
+        fig.suptitle(title, fontsize=10)
+    return fig
+
+
+def comparison_dots(rows: Sequence[Any], no_motion: Mapping[str, float], title: str = "") -> Figure:
+    """One line for each model, one marker for each way to move its latents; one panel for each thing measured.
+
+    Args:
+        rows: :class:`tables.Row` of every model and operator.
+        no_motion: k ↦ error, the unit of the first panels.
+        title: says which data and budget are shown.
+    """
+    panels: list[tuple[str, Callable[[Any], Any]]] = [
+        (f"{k}: error ÷ no motion", lambda row, k=k: [(value or 0) / no_motion[k] for value in row.errors[k]])
+        for k in no_motion
+    ]
+    for label, name in (("prediction (nats per frame)", "prediction"), ("VP score", "vp_score"), ("cost", "cost")):
+        if any(getattr(row, name) is not None for row in rows):
+            panels.append((label, lambda row, name=name: getattr(row, name)))
+    labels, operators = (list(dict.fromkeys(getattr(row, name) for row in rows)) for name in ("label", "operator"))
+    lines = -(-len(panels) // 3)
+    fig, axes = figure(10.5, lines * (0.9 + 0.27 * len(labels)), lines, 3, squeeze=False, sharey=True)
+    for (heading, read), axis in zip(panels, axes.flat, strict=False):
+        for row in rows:
+            found = read(row)
+            if found is None or (heading == "cost" and row.operator != "floor"):
+                continue
+            i = operators.index(row.operator)
+            style = {"color": COLORS[i], "marker": MARKERS[i], "markersize": 6, "capsize": 2, "alpha": 0.85}
+            axis.errorbar(found[0], labels.index(row.label), xerr=found[1] or None, linestyle="none", **style)
+        axis.set(xlabel=heading, yticks=range(len(labels)), yticklabels=labels)
+        axis.grid(axis="y", linewidth=0.4, alpha=0.6)
+    for axis in axes.flat[: len(no_motion)]:
+        axis.axvline(1.0, color="0.4", linewidth=0.8, linestyle="--")
+        axis.set_xlim(0, 1.45)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    axes[0, 0].invert_yaxis()
+    handles = [
+        Line2D([], [], color=COLORS[i], marker=MARKERS[i], linestyle="none", label=name)
+        for i, name in enumerate(operators)
+    ]
+    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
     if title:
         fig.suptitle(title, fontsize=10)
     return fig

@@ -27,14 +27,14 @@ __all__ = ["BUDGETS", "MODELS", "Recipe", "build_model", "recipe", "sequences"]
 
 BUDGETS = ("smoke", "lecture", "full")
 
-_FLOW = {"hamilton_jacobi": 10.0, "autoencoding": 0.2, "initial": 0.0}
+_FLOW = {"hamilton_jacobi": 10.0, "autoencoding": 0.05, "initial": 0.0}
 MODELS: dict[str, dict[str, Any]] = {
     "vae": {},
     "beta-vae": {},
-    "factor-vae": {"gamma": 10.0},
-    "slow-vae": {"rate": 6.0, "transition": 1.0},
-    "topographic-vae": {"capsules": 2, "neighbours": 3},
-    "poflow": {"wave": 1.0, "initial": 1.0, "jacobian": 1.0, "naming": 1.0},
+    "factor-vae": {"gamma": 0.1},
+    "slow-vae": {"rate": 6.0, "transition": 0.01},
+    "topographic-vae": {"capsules": 4, "neighbours": 3},
+    "poflow": {"wave": 1.0, "initial": 0.1, "jacobian": 0.01, "naming": 1.0},
     "flow-factorized": _FLOW,
     "weakly-supervised": {**_FLOW, "use": 1000.0, "naming": 0.0},
 }
@@ -74,7 +74,7 @@ class Recipe:
     frequencies: int = 2
     precision: str = "float32"
     likelihood: str = "bernoulli"
-    beta: float = 0.1
+    beta: float = 0.03
     labelled: float = 0.0
     horizon: int = 8
     start: str = "fixed"
@@ -90,8 +90,8 @@ _RECIPES = {
     ("digits", "lecture"): Recipe(steps=1000, likelihood_images=16),
     ("digits", "full"): Recipe(steps=10_000),
     ("mnist", "smoke"): _SMOKE,
-    ("mnist", "lecture"): Recipe(steps=6500, likelihood_images=16),
-    ("mnist", "full"): Recipe(steps=20_000, latent=48, channels=(48, 96), hidden=512, beta=0.03),
+    ("mnist", "lecture"): Recipe(steps=4000, likelihood_images=16),
+    ("mnist", "full"): Recipe(steps=20_000, latent=48, channels=(48, 96), hidden=512),
 }
 
 

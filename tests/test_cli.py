@@ -8,14 +8,18 @@ import pytest
 from poflow_lite import experiments
 from poflow_lite.cli import main
 
-TINY = {"steps": 4, "batch_size": 8, "latent": 4, "channels": (4, 8), "hidden": 16, "width": 4, "test_images": 8}
+TINY = {"steps": 4, "batch_size": 8, "latent": 16, "channels": (4, 8), "hidden": 16, "width": 4, "test_images": 8}
 
 
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Run ``poflow-lite …`` in this process with tiny networks; return (exit code, standard output, standard error)."""
     full = experiments.recipe
-    monkeypatch.setattr(experiments, "recipe", lambda data, budget, **changes: full(data, budget, **(TINY | changes)))
+    monkeypatch.setattr(
+        experiments,
+        "recipe",
+        lambda data, budget, model="flow-factorized", **changes: full(data, budget, model, **(TINY | changes)),
+    )
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["poflow-lite", *map(str, arguments)])
@@ -62,15 +66,17 @@ def test_train_then_resume_then_evaluate(run, tmp_path):
     arguments = (
         "train",
         "--model",
-        "vae",
+        "factor-vae",
         "--budget",
         "smoke",
         "--seed",
         1,
         "--kl-weight",
         0.5,
-        "--hamilton-jacobi",
-        2,
+        "--set",
+        "gamma=2",
+        "--set",
+        "hidden=12",
         "--out",
         tmp_path / "v",
     )
@@ -81,7 +87,8 @@ def test_train_then_resume_then_evaluate(run, tmp_path):
     code, out, _ = run("evaluate", tmp_path / "v", "--split", "validation")
     assert code == 0
     metrics = json.loads((tmp_path / "v" / "metrics.json").read_text())
-    assert (metrics["settings"]["beta"], metrics["settings"]["hamilton_jacobi"]) == (0.5, 2)
+    settings = metrics["settings"]
+    assert (settings["beta"], settings["hidden"], settings["own"]) == (0.5, 12, {"gamma": 2})
     assert metrics["data_set"].startswith("digits (validation, 180 images)")
 
 
@@ -97,6 +104,44 @@ def test_tradeoff_measures_every_cell_once_on_the_validation_split(run, tmp_path
     assert run(*arguments)[1].splitlines()[-6:] == out.splitlines()[-6:]
 
 
+def test_compare_prints_the_table_and_goes_on_where_it_stopped(run, tmp_path):
+    sizes = [f"--set={name}={value}" for name, value in TINY.items() if name not in ("channels", "test_images")]
+    arguments = (
+        "compare", "--models", "vae,flow-factorized", "--budget", "smoke", "--images", 8, *sizes, "--set=channels=4,8",
+        "--set=likelihood_images=1", "--out", tmp_path,
+    )  # fmt: skip
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert "| flow-factorized | flow |" in out
+    assert (tmp_path / "table.md").read_text() in out
+    for name in ("comparison.json", "table.csv", "table.tex", "comparison.png"):
+        assert (tmp_path / name).exists()
+    again = run(*arguments, "--seeds", "0,1")
+    assert again[0] == 0
+    assert {place.parent.name for place in tmp_path.glob("*/cell.json")} == {
+        "vae-seed-0", "vae-seed-1", "flow-factorized-seed-0", "flow-factorized-seed-1",
+    }  # fmt: skip
+
+
+def test_compare_reports_a_crashed_cell_in_one_line_and_keeps_the_rest(run, tmp_path, monkeypatch):
+    from poflow_lite import comparison
+
+    original = comparison.compare_cell
+
+    def cell(folder, model, **arguments):
+        if model == "vae":
+            raise RuntimeError("out of luck")
+        return original(folder, model, **arguments)
+
+    monkeypatch.setattr(comparison, "compare_cell", cell)
+    code, out, err = run("compare", "--models", "vae,slow-vae", "--budget", "smoke", "--images", 4, "--no-scores",
+                         "--out", tmp_path)  # fmt: skip
+    assert code == 1
+    assert "| slow-vae | linear |" in out
+    assert err.strip().splitlines()[-1].startswith("error: 1 cells failed (vae-seed-0): their error.txt in")
+    assert "out of luck" in (tmp_path / "vae-seed-0" / "error.txt").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -106,7 +151,13 @@ def test_tradeoff_measures_every_cell_once_on_the_validation_split(run, tmp_path
         (["train", "--start", "upside-down"], "start must be 'fixed' or 'random', got 'upside-down'"),
         (["train", "--likelihood", "poisson"], "unknown likelihood 'poisson'; known: bernoulli"),
         (["train", "--kl-weight", "-1"], "beta must be a finite number of at least 0, got -1"),
-        (["train", "--hamilton-jacobi", "-1"], "hamilton_jacobi must be a finite number of at least 0, got -1"),
+        (["train", "--set", "gamma=1"], "unknown setting of flow-factorized 'gamma'; known: steps"),
+        (["train", "--set", "gamma"], "--set takes NAME=VALUE, got 'gamma'"),
+        (["compare", "--models", "gan"], "unknown model 'gan'"),
+        (["compare", "--vary", "beta"], "--vary takes NAME=VALUE, got 'beta'"),
+        (["compare", "--jobs", "0"], "jobs must be at least 1, got 0"),
+        (["compare", "--backend", "slurm"], "unknown backend 'slurm'; known: loky, dask, ray"),
+        (["train", "--set", "hamilton_jacobi=-1"], "hamilton_jacobi must be a finite number of at least 0, got -1"),
         (["train", "--device", "abacus"], "unknown device 'abacus'"),
         (["train", "--precision", "int4"], "unknown precision 'int4'; known: float32, bfloat16"),
         (["tradeoff", "--kl-weights", "0.1;1"], "--kl-weights takes numbers separated by commas, got '0.1;1'"),

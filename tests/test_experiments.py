@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from poflow_lite import experiments
 from poflow_lite.datasets import load_stills
 from poflow_lite.models import VAE, FlowFactorizedVAE
 
-TINY = {"latent": 4, "channels": (4, 8), "hidden": 16, "width": 4, "steps": 4, "test_images": 8}
+TINY = {"latent": 16, "channels": (4, 8), "hidden": 16, "width": 4, "steps": 4, "test_images": 8}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_pictures_can_be_opened(finished):
 def test_config_records_what_was_run(finished):
     folder, _ = finished
     config = json.loads((folder / "config.json").read_text())
-    assert config["latent"] == 4
+    assert config["latent"] == 16
     assert config["data_set"] == "digits (train, 1,257 images), fixed start"
 
 
@@ -76,7 +77,7 @@ def test_nothing_half_written_is_left(finished):
 def test_a_loaded_run_predicts_as_the_trained_one(finished):
     folder, _ = finished
     one, other = experiments.load_run(folder).model, experiments.load_run(folder).model
-    z = torch.randn(2, 4)
+    z = torch.randn(2, 16)
     assert torch.equal(one.decode(z).mean, other.decode(z).mean)
     assert not one.training
 
@@ -115,11 +116,102 @@ def test_models_come_from_names_and_share_their_networks():
             lambda: experiments.build_model("gan", experiments.recipe("digits", "smoke")),
             "unknown model 'gan'; known: vae, beta-vae, factor-vae",
         ),
+        (
+            lambda: experiments.recipe("digits", "smoke", "vae", gamma=1.0),
+            "unknown setting of vae 'gamma'; known: steps, batch_size",
+        ),
+        (
+            lambda: experiments.recipe("digits", "smoke", "weakly-supervised", labelled=2),
+            "labelled is a share of the training images, from 0 to 1, got 2",
+        ),
     ],
 )
 def test_unknown_names_list_the_known_ones(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("model", experiments.MODELS)
+def test_every_model_trains_resumes_and_is_measured(tmp_path, model, monkeypatch):
+    options = {"device": "cpu", "progress": False}
+    monkeypatch.setattr(experiments, "fit", partial(experiments.fit, save_every=2))
+    whole = experiments.train(model, "digits", "smoke", tmp_path / "whole", **options, **TINY)
+    metrics = experiments.evaluate(whole, progress=False, pictures=False)
+    assert metrics["settings"]["own"] == experiments.MODELS[model]
+    assert ("index_accuracy" in metrics) == (model == "weakly-supervised")
+
+    original = experiments.fit
+
+    def interrupted(model, sample, schedule, **fit_options):
+        calls = iter(range(3))
+
+        def until_the_power_fails(generator):
+            if next(calls) == 2:
+                raise KeyboardInterrupt
+            return sample(generator)
+
+        return original(model, until_the_power_fails, schedule, **fit_options)
+
+    monkeypatch.setattr(experiments, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        experiments.train(model, "digits", "smoke", tmp_path / "parts", **options, **TINY)
+    monkeypatch.setattr(experiments, "fit", original)
+    parts = experiments.train(model, "digits", "smoke", tmp_path / "parts", resume=True, **options, **TINY)
+    one, other = (experiments.load_run(folder).model.state_dict() for folder in (whole, parts))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_models_start_with_the_same_networks():
+    settings = {model: experiments.recipe("digits", "smoke", model) for model in experiments.MODELS}
+    decoders = {model: experiments.build_model(model, settings[model]).decoder for model in settings}
+    encoders = {model: experiments.build_model(model, settings[model]).encoder for model in settings}
+    del encoders["topographic-vae"], decoders["topographic-vae"]
+    for networks in (encoders, decoders):
+        first = list(networks["vae"].parameters())
+        for network in networks.values():
+            assert all(torch.equal(a, b) for a, b in zip(first, network.parameters(), strict=True))
+
+
+def test_only_the_plain_vae_has_its_own_kl_weight():
+    betas = {model: experiments.recipe("digits", "lecture", model).beta for model in experiments.MODELS}
+    assert betas.pop("vae") == 1.0
+    assert set(betas.values()) == {0.03}
+
+
+def test_options_reach_the_model():
+    settings = experiments.recipe("digits", "smoke", "factor-vae", gamma=3.5, beta=0.7)
+    model = experiments.build_model("factor-vae", settings)
+    assert (model.gamma, model.beta) == (3.5, 0.7)
+
+
+@pytest.mark.parametrize("model", ["slow-vae", "topographic-vae"])
+def test_models_that_ask_for_neighbouring_frames_get_them(model):
+    settings = experiments.recipe("digits", "smoke", model)
+    training = experiments.sequences("digits", "train", settings)
+    built = experiments.build_model(model, settings)
+    batch = experiments.sample_batch(built, training, settings, torch.Generator().manual_seed(0))
+    assert batch.times[:, 1:].diff(dim=1).eq(1).all()
+
+
+def test_a_share_of_the_training_images_is_labelled():
+    settings = experiments.recipe("digits", "smoke", "weakly-supervised", labelled=0.01, naming=10.0)
+    training = experiments.sequences("digits", "train", settings)
+    assert training.labelled == 13
+    batch = training.batch(torch.tensor([0, 12, 13, 500]), 1)
+    assert batch.labelled.tolist() == [True, True, False, False]
+
+
+def test_the_weakly_supervised_model_is_saved_with_its_indices_in_the_true_order(tmp_path, monkeypatch):
+    """Training is a model that infers k rightly but under other names; what is loaded must use the true ones."""
+    orders = iter([torch.tensor([1, 2, 0]), torch.tensor([0, 1, 2])])
+    monkeypatch.setattr(experiments, "index_accuracy", lambda *a, **o: (1.0, next(orders)))
+    options = {"device": "cpu", "progress": False, **TINY}
+    seen = []
+    original = experiments.fit
+    monkeypatch.setattr(experiments, "fit", lambda model, *a, **o: (original(model, *a, **o), seen.append(
+        model.flow.potential.inner.detach().clone())))  # fmt: skip
+    run = experiments.load_run(experiments.train("weakly-supervised", "digits", "smoke", tmp_path, **options))
+    assert torch.equal(run.model.flow.potential.inner, seen[0][[1, 2, 0]])
 
 
 @pytest.mark.parametrize("model", experiments.MODELS)

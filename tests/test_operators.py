@@ -16,6 +16,7 @@ from poflow_lite.operators import (
     Translation,
     Traversal,
     fit_operator,
+    moved_by,
     operate,
     training_latents,
 )
@@ -155,3 +156,38 @@ def test_identity_stays_and_an_unknown_operator_is_refused(model):
     assert torch.equal(Identity(T)(z, torch.zeros(2)), z[:, None].expand(2, T + 1, LATENT))
     with pytest.raises(ValueError, match="unknown operator 'spline'; known: identity, traversal, translation, linear"):
         fit_operator("spline", model, None, None)
+
+
+def test_log_det_of_the_linear_operator_sums_to_that_of_its_matrix():
+    operator = Linear.fit(paths(200, turned), ridges=(1e-9,))
+    k = torch.tensor([2, 0, 2, 1])
+    found = operator.log_det(k).cumsum(1)
+    expected = torch.stack([torch.linalg.slogdet(operator.matrix[i, 1:]).logabsdet for i in k])
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_model_moved_by_an_operator_carries_its_density(name):
+    """log q_t against autograd: log q_0 less the log-determinant of the Jacobian of z_0 ↦ z_t."""
+    model = VAE(*encoder_and_decoder(LATENT))
+    training = TransformationSequences(torch.rand(20, *SHAPE, generator=generator()), horizon=T)
+    moved = moved_by(model, fit_operator(name, model, training, paths(30, turned)))
+    z, k = torch.randn(2, LATENT, generator=generator()), torch.tensor([2, 1])
+    path = moved.transport(z, k, T)
+    start = torch.tensor([0.3, -1.0])
+    for b in range(2):
+        for t in range(T + 1):
+            jacobian = torch.autograd.functional.jacobian(
+                lambda point, b=b, t=t: moved.transport(point[None], k[b : b + 1], T).z[0, t], z[b]
+            )
+            expected = start[b] - torch.linalg.slogdet(jacobian).logabsdet
+            torch.testing.assert_close(path.log_density(start)[b, t], expected)
+
+
+def test_moving_leaves_the_model_itself_alone():
+    model = VAE(*encoder_and_decoder(LATENT))
+    moved = moved_by(model, Translation(torch.ones(K, T + 1, LATENT)))
+    z, k = torch.zeros(1, LATENT), torch.zeros(1, dtype=torch.long)
+    assert moved.transport(z, k, T).z.eq(1).all()
+    assert model.transport(z, k, T).z.eq(0).all()
+    assert moved.decoder is model.decoder

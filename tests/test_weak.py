@@ -129,6 +129,7 @@ def test_every_parameter_gets_a_finite_gradient(build):
         ({"temperature": (1.0, math.nan)}, "temperatures must be positive"),
         ({"annealing": 0}, "annealing must last at least 1 step, got 0"),
         ({"use": -1.0}, "use must be a finite number of at least 0, got -1.0"),
+        ({"naming": -1.0}, "naming must be a finite number of at least 0, got -1.0"),
     ],
 )
 def test_bad_options_are_refused(build, options, message):
@@ -154,3 +155,63 @@ def test_the_three_transformations_of_digits_are_told_apart_without_a_label():
     fit(model, lambda g: training.sample(32, 1, g), Schedule(300, 8e-3, warmup=20), progress=False)
     inferred = torch.cat([model.infer(held_out.batch(torch.arange(60), k).frames) for k in range(K)])
     assert match_transformations(inferred, torch.arange(K).repeat_interleave(60), K)[1] >= 0.95
+
+
+# --- some labels --------------------------------------------------------------------------------------------------
+
+
+def test_the_naming_term_is_the_cross_entropy_of_labelled_sequences_alone(build):
+    model, batch = build(naming=20.0).eval(), batch_of()
+    batch.labelled = torch.tensor([True, False, True, False, False, True])
+    found = model.terms(batch, generator()).penalties["naming"]
+    expected = 20 * F.cross_entropy(model.inference(batch.frames), batch.k, reduction="none")
+    torch.testing.assert_close(found, torch.where(batch.labelled, expected, 0.0))
+
+
+def test_labels_that_are_not_given_change_nothing(build):
+    model, batch = build(naming=20.0).eval(), batch_of()
+    batch.labelled = torch.tensor([True, False, True, False, False, True])
+    loss = model.terms(batch, generator()).loss
+    batch.k = torch.where(batch.labelled, batch.k, (batch.k + 1) % K)
+    assert torch.equal(model.terms(batch, generator()).loss, loss)
+    batch.k = (batch.k + 1) % K
+    assert model.terms(batch, generator()).loss != loss
+
+
+def test_without_a_labelled_sequence_the_term_is_zero(build):
+    model, batch = build(naming=20.0).eval(), batch_of()
+    assert not batch.labelled.any()
+    assert not model.terms(batch, generator()).penalties["naming"].any()
+
+
+def test_reordering_renames_and_changes_nothing_else(build):
+    """A cyclic order: a swap is its own inverse, and would hide one that is taken the wrong way round."""
+    model, batch, order = build().eval(), batch_of(), torch.tensor([1, 2, 0])
+    z, k = torch.randn(6, LATENT), batch.k
+    logits, path = model.inference(batch.frames), model.transport(z, order[k], T)
+    prior = model.log_prior(path.z, torch.arange(T + 1).expand(6, -1), order[k])
+    force = model.force(z, 1.0, order[k])
+    loss = model.terms(batch, generator()).loss
+    model.reorder(order)
+    torch.testing.assert_close(model.inference(batch.frames), logits[:, order])
+    torch.testing.assert_close(model.transport(z, k, T).z, path.z)
+    torch.testing.assert_close(model.log_prior(path.z, torch.arange(T + 1).expand(6, -1), k), prior)
+    torch.testing.assert_close(model.force(z, 1.0, k), force)
+    assert model.terms(batch, generator()).kl_weight == 1.0
+    assert loss.isfinite()
+
+
+def test_after_reordering_by_the_matching_the_indices_are_the_true_ones(build):
+    model, batch = build().eval(), batch_of(60, frames=None)
+    inferred = model.infer(batch.frames)
+    batch.k = torch.tensor([2, 0, 1])[inferred]  # as a model that is always right up to names would be told
+    matching, share = match_transformations(inferred, batch.k, K)
+    assert share == 1.0
+    model.reorder(matching)
+    assert torch.equal(model.infer(batch.frames), batch.k)
+
+
+@pytest.mark.parametrize("order", [[0, 0, 1], [0, 1], [1, 2, 3]])
+def test_an_order_that_is_no_permutation_is_refused(build, order):
+    with pytest.raises(ValueError, match=r"indices must hold each of 0..2 once"):
+        build().reorder(torch.tensor(order))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 from torch.func import jvp
@@ -93,4 +95,6 @@ class PoFlow(VAE):
 
     def _change_of_image(self, z: Tensor, velocity: Tensor) -> Tensor:
         """J ∇u: how fast the decoded image changes along the flow, (B, C, H, W), by one forward derivative."""
-        return jvp(lambda points: self.decode(points).mean, (z,), (velocity,))[1]
+        with warnings.catch_warnings():  # PyTorch, at its first forward derivative, warns of its own use of torch.jit
+            warnings.filterwarnings("ignore", ".*torch.jit.script", FutureWarning)
+            return jvp(lambda points: self.decode(points).mean, (z,), (velocity,))[1]
