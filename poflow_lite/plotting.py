@@ -193,7 +193,8 @@ def comparison_dots(rows: Sequence[Any], no_motion: Mapping[str, float], title: 
         (f"{k}: error ÷ no motion", lambda row, k=k: [(value or 0) / no_motion[k] for value in row.errors[k]])
         for k in no_motion
     ]
-    for label, name in (("prediction (nats per frame)", "prediction"), ("VP score", "vp_score"), ("cost", "cost")):
+    scores = {"prediction": "prediction (nats per frame)", "vp_score": "VP score", "cost": "time of a step ÷ plain VAE"}
+    for name, label in scores.items():
         if any(getattr(row, name) is not None for row in rows):
             panels.append((label, lambda row, name=name: getattr(row, name)))
     labels, operators = (list(dict.fromkeys(getattr(row, name) for row in rows)) for name in ("label", "operator"))
@@ -202,7 +203,7 @@ def comparison_dots(rows: Sequence[Any], no_motion: Mapping[str, float], title: 
     for (heading, read), axis in zip(panels, axes.flat, strict=False):
         for row in rows:
             found = read(row)
-            if found is None or (heading == "cost" and row.operator != "floor"):
+            if found is None:
                 continue
             i = operators.index(row.operator)
             style = {"color": COLORS[i], "marker": MARKERS[i], "markersize": 6, "capsize": 2, "alpha": 0.85}

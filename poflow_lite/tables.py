@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from poflow_lite import plotting
 from poflow_lite.checkpoints import prepare_folder, write_atomically
 
-__all__ = ["Row", "margins", "summarise", "write_tables"]
+__all__ = ["Row", "best_rows", "margins", "summarise", "write_tables"]
 
 Figure = tuple[float, float | None]
 """Mean over seeds, and standard deviation over them where there are two or more."""
@@ -28,18 +28,18 @@ class Row:
         operator: how its latents are moved; "floor" for frames that are encoded and decoded by themselves.
         errors: k ↦ equivariance error.
         prediction, vp_score: of this operator; ``None`` where they were not measured.
-        reconstruction, index_accuracy: of the model, whatever the operator; ``None`` where not measured.
-        cost: milliseconds a step ÷ those of the cheapest model.
+        reconstruction, index_accuracy: of the model whatever the operator, in the row of its floor; otherwise ``None``.
+        cost: time of a training step ÷ that of the plain VAE, or of the cheapest model; in the row of the floor.
     """
 
     label: str
     operator: str
     errors: dict[str, Figure]
-    prediction: Figure | None
-    vp_score: Figure | None
-    reconstruction: Figure | None
-    index_accuracy: Figure | None
-    cost: Figure | None
+    prediction: Figure | None = None
+    vp_score: Figure | None = None
+    reconstruction: Figure | None = None
+    index_accuracy: Figure | None = None
+    cost: Figure | None = None
 
 
 def summarise(result: Mapping[str, Any]) -> list[Row]:
@@ -55,15 +55,16 @@ def summarise(result: Mapping[str, Any]) -> list[Row]:
     costs = result["costs"]
     rows = []
     for label, cells in groups.items():
-        of_model = {name: _figure([cell.get(name) for cell in cells]) for name in ("reconstruction", "index_accuracy")}
-        of_model["cost"] = _figure([costs[cells[0]["model"]] / min(costs.values())]) if costs else None
+        of_model = [_figure([cell.get(name) for cell in cells]) for name in ("reconstruction", "index_accuracy")]
+        unit = costs.get("vae", min(costs.values(), default=1.0))
+        cost = _figure([costs[cells[0]["model"]] / unit]) if costs else None
         floors = [cell["references"]["reconstruction_floor"] for cell in cells]
-        rows.append(Row(label, "floor", _errors(floors), None, None, **of_model))
+        rows.append(Row(label, "floor", _errors(floors), None, None, *of_model, cost))
         for operator in cells[0]["operators"]:
             measured = [cell["operators"][operator] for cell in cells]
             errors = _errors([entry["equivariance_error"] for entry in measured])
             scores = [_figure([entry.get(name) for entry in measured]) for name in ("prediction", "vp_score")]
-            rows.append(Row(label, operator, errors, *scores, **of_model))
+            rows.append(Row(label, operator, errors, *scores))
     return rows
 
 
@@ -75,6 +76,20 @@ def _figure(values: Sequence[float | None]) -> Figure | None:
 
 def _errors(measured: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
     return {k: _figure([entry[k] for entry in measured]) for k in measured[0]}
+
+
+def best_rows(rows: Sequence[Row]) -> list[Row]:
+    """Each model moved by what serves it best: the operator with the least error, all k weighing alike.
+
+    The row also holds what is known of the model as a whole, which otherwise stands in the row of its floor.
+    """
+    best = []
+    for floor in (row for row in rows if row.operator == "floor"):
+        own = [row for row in rows if row.label == floor.label and row is not floor]
+        chosen = min(own, key=lambda row: sum(row.errors[k][0] / floor.errors[k][0] for k in floor.errors))
+        of_model = {name: getattr(floor, name) for name in ("reconstruction", "index_accuracy", "cost")}
+        best.append(replace(chosen, **of_model))
+    return best
 
 
 def margins(rows: Sequence[Row], ours: str = "flow-factorized") -> dict[str, dict[str, float]]:
@@ -157,21 +172,36 @@ def _headings(rows: Sequence[Row]) -> list[str]:
 
 
 def _markdown(rows: Sequence[Row], result: Mapping[str, Any]) -> str:
-    headings = _headings(rows)
-    lines = [f"| {' | '.join(headings)} |", "|---|---|" + "---:|" * (len(headings) - 2)]
-    for reference in ("no_motion", "median_frame"):
-        errors = [f"{value:.0f}" for value in result["cells"][0]["references"][reference].values()]
-        lines.append(f"| {reference.replace('_', ' ')} | | {' | '.join(errors)} | | | | |")
-    lines += [f"| {row.label} | {row.operator} | {' | '.join(_cells_of(row, '±'))} |" for row in rows]
+    errors = list(rows[0].errors)
+    references = []
+    for name in ("no_motion", "median_frame"):
+        values = result["cells"][0]["references"][name]
+        references.append([name.replace("_", " "), "", *(f"{values[k]:.0f}" for k in errors), "", "", "", ""])
+
+    def lines(chosen: Sequence[Row]) -> list[list[str]]:
+        return [[row.label, row.operator, *_cells_of(row, "±")] for row in chosen]
+
+    parts = ["Each model, moved by what serves it best:", _pipes(_headings(rows), references + lines(best_rows(rows)))]
     below = margins(rows)
     if below:
-        lines += ["", "The flow of flow-factorized lies below the best baseline under each operator by", ""]
-        lines += [f"| operator | {' | '.join(rows[0].errors)} |", "|---|" + "---:|" * len(rows[0].errors)]
-        lines += [f"| {name} | {' | '.join(f'{v:.0%}' for v in shares.values())} |" for name, shares in below.items()]
-    named = {row.label: row.index_accuracy[0] for row in rows if row.index_accuracy is not None}
-    lines += [""] if named else []
-    lines += [f"{label} names {share:.1%} of the sequences rightly (best matching)." for label, share in named.items()]
-    return "\n".join([*lines, "", *_foot(result)]) + "\n"
+        parts.append("The flow of flow-factorized lies below the best baseline under each operator by")
+        shares = [[name, *(f"{round(found[k], 2) + 0.0:.0%}" for k in errors)] for name, found in below.items()]
+        parts.append(_pipes(["operator", *errors], shares, words=1))
+    for row in rows:
+        if row.index_accuracy is not None:
+            parts.append(f"{row.label} names {row.index_accuracy[0]:.1%} of the sequences rightly (best matching).")
+    parts += ["Every model with every operator:", _pipes(_headings(rows), references + lines(rows))]
+    return "\n\n".join([*parts, "\n".join(_foot(result))]) + "\n"
+
+
+def _pipes(headings: Sequence[str], lines: Sequence[Sequence[str]], words: int = 2) -> str:
+    """A Markdown table, its columns after the first ``words`` aligned at the right."""
+    rule = "|" + "---|" * words + "---:|" * (len(headings) - words)
+    return "\n".join([_pipe(headings), rule, *(_pipe(line) for line in lines)])
+
+
+def _pipe(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(texts) + " |"
 
 
 def _latex(rows: Sequence[Row], result: Mapping[str, Any]) -> str:
@@ -207,7 +237,7 @@ def _foot(result: Mapping[str, Any]) -> list[str]:
         f"{result['data_set']}, budget {result['budget']}; {spread} seed{'s' * (len(seeds) > 1)} "
         f"{', '.join(map(str, seeds))}.",
         "Errors: L1 pixel intensities summed over frames. Prediction, reconstruction: nats per frame under N(x̂, I). "
-        "Cost: time of a training step ÷ that of the cheapest model. Floor: frames encoded and decoded by themselves.",
+        "Cost: time of a training step ÷ that of the plain VAE. Floor: frames encoded and decoded by themselves.",
         "The same for all: " + ", ".join(f"{name} {shared[name]}" for name in same if name != "test_images") + ".",
         "Different: "
         + "; ".join(f"{m} ({', '.join(f'{n} {v}' for n, v in own.items())})" for m, own in differ.items() if own)

@@ -7,9 +7,14 @@ from poflow_lite import check
 
 LESSONS = {
     "01-variational-autoencoders": check.lesson01,
+    "02-disentanglement": check.lesson02,
+    "03-equivariance": check.lesson03,
     "04-time-evolving-densities": check.lesson04,
     "05-optimal-transport": check.lesson05,
+    "06-poflow": check.lesson06,
     "07-flow-factorized-vae": check.lesson07,
+    "08-knowing-k-less": check.lesson08,
+    "09-experiments": check.lesson09,
 }
 EXERCISES = [(notebook, name) for notebook, module in LESSONS.items() for name in module.__all__]
 every_exercise = pytest.mark.parametrize(("notebook", "name"), EXERCISES)

@@ -190,7 +190,19 @@ def test_rows_are_means_and_standard_deviations_over_seeds(by_hand):
     assert rows["vae", "linear"].prediction == (-2231.0, pytest.approx(2**0.5))
     assert rows["vae", "floor"].errors["turn"] == (5.0, 0.0)
     assert rows["weakly-supervised", "flow"].errors["turn"] == (1.0, None)
-    assert rows["poflow", "flow"].cost == (1.5, None)
+    assert rows["poflow", "floor"].cost == (1.5, None)
+    assert rows["poflow", "floor"].reconstruction == (-2170.0, 0.0)
+    assert rows["poflow", "flow"].cost is rows["poflow", "flow"].reconstruction is None
+
+
+def test_the_best_row_of_a_model_has_the_least_error_and_what_is_known_of_the_model(by_hand):
+    by_hand["cells"] = [cell("slow-vae", 0, 10.0), cell("poflow", 0, 30.0, "flow")]
+    by_hand["cells"][0]["operators"]["identity"]["equivariance_error"]["turn"] = 9.0
+    best = tables.best_rows(tables.summarise(by_hand | {"costs": {"slow-vae": 2.0, "poflow": 3.0}}))
+    assert [(row.label, row.operator, row.cost) for row in best] == [
+        ("slow-vae", "identity", (1.0, None)), ("poflow", "flow", (1.5, None)),
+    ]  # fmt: skip
+    assert all(row.reconstruction == (-2170.0, None) for row in best)
 
 
 def test_margins_are_taken_from_the_best_baseline_and_leave_out_our_own_models(by_hand):
@@ -208,8 +220,9 @@ def test_margins_need_our_model(by_hand):
 def test_markdown_holds_figures_margins_and_what_differs(by_hand, tmp_path):
     text = tables.write_tables(by_hand, tmp_path)
     assert (tmp_path / "table.md").read_text() == text
-    assert "| vae | linear | 31 ± 1 | -2231.0 ± 1.4 | 0.50 ± 0.00 | -2170.0 ± 0.0 | 1.00 |" in text
-    assert "| no motion | | 100 |" in text
+    assert "| vae | floor | 5 ± 0 |  |  | -2170.0 ± 0.0 | 1.00 |" in text
+    assert "| vae | linear | 31 ± 1 | -2231.0 ± 1.4 | 0.50 ± 0.00 |  |  |" in text
+    assert "| no motion |  | 100 |" in text
     assert "| linear | 13% |" in text
     assert "weakly-supervised names 97.5% of the sequences rightly" in text
     assert "The same for all: steps 7." in text
