@@ -155,7 +155,7 @@ def measure_operators(
         settings: say how many images and samples the log-likelihood takes.
         training: operators are fitted to these, and to nothing else.
         held_out: measured.
-        seed: of random start poses.
+        seed: of random start poses, and of the network behind the VP score.
         scores: measure likelihoods and VP scores too.
 
     Returns:
@@ -181,7 +181,7 @@ def measure_operators(
         if scores:
             operators[operator] |= {
                 "prediction": log_likelihood(moved, held_out, estimates=["prediction"], **sizes).prediction,
-                "vp_score": vp_score(*generated_pairs(predictors[operator], held_out)).mean,
+                "vp_score": vp_score(*generated_pairs(predictors[operator], held_out), seeds=[seed]).mean,
             }
     result = {"references": {reference: errors[reference] for reference in references}, "operators": operators}
     if scores:

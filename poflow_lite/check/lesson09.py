@@ -31,14 +31,12 @@ def error_by_transformation(function: Callable[[Tensor, Tensor, Tensor, int], Te
     predicted = true.clone()
     predicted[:, 1:] = -size[:, None, None, None, None]
     found = attempt(function, true, predicted, k, 3)
-    require(
-        (found >= 0).all(), "Too dark and too bright are both errors: take absolute values before anything is added"
-    )
+    require((found >= 0).all(), "Too dark and too bright are both errors: take absolute values before you add")
     close(
         found,
         torch.tensor([16.0, 48.0, 96.0]),
-        "With every pixel of two frames of 2×2×2 numbers wrong by 1; by 2 or 4; by 3, 6 or 9, the errors are 16·1, 16·3 "
-        "and 16·6: sum over frames, channels and pixels, mean over the sequences of one k, no squares, "
+        "With all numbers of two frames, 2×2×2 each, wrong by 1; by 2 or 4; by 3, 6 or 9, the errors are 16·1, 16·3 and "
+        "16·6: sum over frames, channels and pixels, mean over the sequences of one k, no squares, "
         "and no mean over or from other transformations",
     )
     order = torch.tensor([5, 0, 3, 1, 4, 2])
@@ -109,12 +107,8 @@ def margin(function: Callable[[Tensor, Tensor], Tensor]) -> None:
         "baselines, nor one baseline for all k",
     )
     more = torch.cat([two, torch.full((1, 3), 5000.0, dtype=torch.float64)])
-    close(
-        attempt(function, ours, more), found, "Adding a bad baseline must not change the margin: compare with the best"
-    )
-    close(
-        attempt(function, 7 * ours, 7 * two), found, "A share has no unit: errors seven times as large change nothing"
-    )
+    close(attempt(function, ours, more), found, "Adding a bad baseline must change nothing: compare with the best")
+    close(attempt(function, 7 * ours, 7 * two), found, "A share has no unit: errors seven times as large give the same")
     passed("margin compares with the best baseline of each transformation")
 
 
@@ -130,9 +124,7 @@ def linear_log_density(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     close(found, log_q0[:, None].expand(2, 3), "Rotations keep volumes: log q_t = log q_0 for t = 1..T, shape (B, T)")
     half = 0.5 * torch.eye(2, dtype=torch.float64)
     shrunk = attempt(function, log_q0, half[None])
-    require(
-        (shrunk[:, 0] > log_q0).all(), "A contraction packs the same probability tighter: log q rises. Mind the sign"
-    )
+    require((shrunk[:, 0] > log_q0).all(), "A contraction packs probability tighter: log q rises. Mind the sign")
     close(
         shrunk[:, 0],
         log_q0 + math.log(4),
@@ -146,6 +138,7 @@ def linear_log_density(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     close(
         both[:, 1],
         both[:, 0],
-        "A_1 = A_2 = I/2, both maps from z_0: the density is the same at t = 1 and 2. Steps add up, maps from z_0 do not",
+        "A_1 = A_2 = I/2, both maps from z_0: the density is the same at t = 1 and 2. "
+        "Steps add up, maps from z_0 do not",
     )
     passed("linear_log_density knows what a matrix does to volumes")
