@@ -117,7 +117,7 @@ def dci(codes: Tensor, factors: Tensor, trees: int = 50, seed: int = 0) -> DCI:
         columns.append(forest.feature_importances_)
         accuracies.append(forest.score(z[held_out], factor[held_out]))
     importance = np.stack(columns, 1)  # (d, F)
-    weight = importance.sum(1) / importance.sum()
+    weight = importance.sum(1) / max(importance.sum(), 1e-300)  # a code that never varies has no importance at all
     return DCI(
         disentanglement=float(weight @ (1 - _entropy(importance))),
         completeness=float(np.mean(1 - _entropy(importance.T))),
@@ -127,8 +127,9 @@ def dci(codes: Tensor, factors: Tensor, trees: int = 50, seed: int = 0) -> DCI:
 
 
 def _entropy(rows: np.ndarray) -> np.ndarray:
-    """Entropy of each row, normalised to sum 1, to the base of its length: from 0 (one entry) to 1 (all equal)."""
-    p = rows / np.maximum(rows.sum(1, keepdims=True), 1e-300)
+    """Entropy of each row, normalised to sum 1, to the base of its length: from 0 (one entry) to 1 (all equal, or 0)."""
+    total = rows.sum(1, keepdims=True)
+    p = np.where(total > 0, rows / np.maximum(total, 1e-300), 1 / rows.shape[1])
     return -(p * np.log(np.where(p > 0, p, 1.0))).sum(1) / np.log(rows.shape[1])
 
 
@@ -160,8 +161,7 @@ def unit_alignment(neurons: Tensor, codes: Tensor, penalty: float = 0.05) -> Ten
         raise ValueError("neurons or codes hold NaN or infinite entries")
     y, z = (_standardised(values) for values in (neurons, codes))
     weights = np.abs(Lasso(penalty, fit_intercept=False).fit(z, y).coef_).reshape(y.shape[1], -1)
-    told = weights.sum(1) > 0
-    return torch.from_numpy(np.where(told, 1 - _entropy(weights), 0.0))
+    return torch.from_numpy(1 - _entropy(weights))
 
 
 def _standardised(values: Tensor) -> np.ndarray:

@@ -116,3 +116,11 @@ def test_bad_input_is_refused_with_what_came(factors, codes):
         unit_alignment(good[:, 0], good)
     with pytest.raises(ValueError, match="neurons or codes hold NaN"):
         unit_alignment(good / 0, good)
+
+
+def test_a_code_that_never_varies_scores_nothing_rather_than_nan():
+    """Its forests have no importances: 0/0 was NaN in D, and an empty column counted as complete."""
+    factors = torch.cartesian_prod(torch.arange(4), torch.arange(4)).repeat(20, 1)
+    found = dci(torch.zeros(len(factors), 3), factors)
+    assert found.disentanglement == found.completeness == 0.0
+    assert found.informativeness < 0.5

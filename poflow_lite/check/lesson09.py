@@ -35,8 +35,8 @@ def error_by_transformation(function: Callable[[Tensor, Tensor, Tensor, int], Te
     close(
         found,
         torch.tensor([16.0, 48.0, 96.0]),
-        "With all numbers of two frames, 2×2×2 each, wrong by 1; by 2 or 4; by 3, 6 or 9, the errors are 16·1, 16·3 and "
-        "16·6: sum over frames, channels and pixels, mean over the sequences of one k, no squares, "
+        "With all numbers of two frames, 2×2×2 each, wrong by 1; by 2 or 4; by 3, 6 or 9, the errors are 16·1, 16·3 "
+        "and 16·6: sum over frames, channels and pixels, mean over the sequences of one k, no squares, "
         "and no mean over or from other transformations",
     )
     order = torch.tensor([5, 0, 3, 1, 4, 2])
