@@ -127,10 +127,11 @@ def dci(codes: Tensor, factors: Tensor, trees: int = 50, seed: int = 0) -> DCI:
 
 
 def _entropy(rows: np.ndarray) -> np.ndarray:
-    """Entropy of each row, normalised to sum 1, to the base of its length: from 0 (one entry) to 1 (all equal, or 0)."""
-    total = rows.sum(1, keepdims=True)
-    p = np.where(total > 0, rows / np.maximum(total, 1e-300), 1 / rows.shape[1])
-    return -(p * np.log(np.where(p > 0, p, 1.0))).sum(1) / np.log(rows.shape[1])
+    """Entropy of each row, normalised to sum 1, to base its length: from 0 (one entry) to 1 (all equal or all 0)."""
+    total = rows.sum(1)
+    p = rows / np.maximum(total, 1e-300)[:, None]
+    entropy = -(p * np.log(np.where(p > 0, p, 1.0))).sum(1) / np.log(rows.shape[1])
+    return np.where(total > 0, entropy, 1.0)
 
 
 def unit_alignment(neurons: Tensor, codes: Tensor, penalty: float = 0.05) -> Tensor:
