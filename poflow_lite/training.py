@@ -137,7 +137,8 @@ def fit(
             group["lr"] = schedule.rate(step)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+        _require_finite_gradient(norm, model, step)
         optimizer.step()
 
         done = step + 1
@@ -160,6 +161,16 @@ def _require_finite(loss: torch.Tensor, terms: Terms, step: int) -> None:
     raise FloatingPointError(
         f"training stopped at step {step}: {', '.join(bad)} became NaN or infinite. "
         "Lower the learning rate, or look for bad pixels in the data"
+    )
+
+
+def _require_finite_gradient(norm: torch.Tensor, model: nn.Module, step: int) -> None:
+    if torch.isfinite(norm):
+        return
+    bad = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+    raise FloatingPointError(
+        f"training stopped at step {step}: the loss is finite but its gradient is not, in {', '.join(bad[:3])}"
+        f"{', …' * (len(bad) > 3)}. Lower the learning rate, or look for a term whose slope has no limit"
     )
 
 

@@ -238,3 +238,14 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
     save_checkpoint(path, nn.Linear(2, 2), record)
     with pytest.raises(ValueError, match="holds another model than FlowFactorizedVAE"):
         tiny_run(path, resume=True)
+
+
+def test_a_gradient_that_is_not_finite_stops_training_before_it_reaches_the_weights():
+    class Kink(Quadratic):
+        def terms(self, batch, generator=None):
+            return Terms(-(self.w - 1).abs().sqrt().sum()[None], torch.zeros(1))  # finite, with an infinite slope
+
+    model = Kink(1.0)
+    with pytest.raises(FloatingPointError, match="step 0: the loss is finite but its gradient is not, in w"):
+        fit(model, lambda g: TransformationSequences(torch.rand(2, 3, 8, 8)).sample(1), Schedule(3), progress=False)
+    assert model.w.isfinite().all()

@@ -122,6 +122,18 @@ def test_every_parameter_gets_a_finite_gradient(build):
         assert parameter.grad.any(), name
 
 
+def test_an_index_that_no_sequence_uses_leaves_a_finite_gradient(build):
+    """Its share of the batch underflows to 0, where the slope of p log p is -∞: once a NaN that ended the training."""
+    model = build()
+    with torch.no_grad():
+        model.inference.network[-1].weight.zero_()
+        model.inference.network[-1].bias.copy_(torch.tensor([0.0, 0.0, -1000.0]))
+    terms = model.terms(batch_of(), generator())
+    torch.testing.assert_close(terms.penalties["use"], torch.full((6,), 1000 * math.log(K / 2)))
+    terms.loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -130,8 +130,8 @@ class WeaklySupervisedVAE(FlowFactorizedVAE):
         log_q = F.log_softmax(logits, 1)
         terms.penalties["index"] = math.log(logits.shape[1]) + (log_q.exp() * log_q).sum(1)
         if self.use:
-            used = log_q.exp().mean(0)
-            divergence = math.log(len(used)) + torch.xlogy(used, used).sum()
+            log_used = log_q.logsumexp(0) - math.log(len(log_q))  # its exponential may underflow; it cannot
+            divergence = math.log(len(log_used)) + (log_used.exp() * log_used).sum()
             terms.penalties["use"] = self.use * divergence.expand(len(y))
         if self.naming and batch.labelled is not None:
             wrong = F.nll_loss(log_q, torch.where(batch.labelled, batch.k, 0), reduction="none")
