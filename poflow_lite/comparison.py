@@ -92,9 +92,9 @@ def compare(
         varied[name] = variant
     first = next(iter(settings.values()), recipe(data, budget))
     measured, training = (sequences(data, name, first) for name in (split, "train"))
-    folder = prepare_folder(out)
-    costs = step_costs(settings, training, resolve_device(device), progress=progress) if vary is None else {}
-    done, failures = run_grid(compare_cell, cells, folder, jobs=jobs, backend=backend, progress=progress)
+    chosen = resolve_device(device)
+    done, failures = run_grid(compare_cell, cells, out, jobs=jobs, backend=backend, progress=progress)
+    costs = step_costs(settings, training, chosen, progress=progress) if vary is None else {}
     result = {
         "data_set": f"{measured.name}, {min(images, len(measured)):,} measured",
         "budget": budget,
@@ -105,7 +105,7 @@ def compare(
         "costs": costs,
         "failed": failures,
     }
-    write_json(folder / "comparison.json", result)
+    write_json(prepare_folder(out) / "comparison.json", result)
     return json.loads(json.dumps(result))  # as in the file: tuples have become lists
 
 

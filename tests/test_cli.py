@@ -196,7 +196,7 @@ def test_another_models_checkpoint_is_refused(run, tmp_path):
     assert run("train", "--model", "vae", "--budget", "smoke", "--out", tmp_path)[0] == 0
     code, _, err = run("train", "--model", "flow-factorized", "--budget", "smoke", "--out", tmp_path, "--resume")
     assert code == 1
-    assert "belongs to another run (different: model)" in err
+    assert "belongs to another run (different: beta, model, own)" in err
 
 
 def test_a_damaged_checkpoint_is_one_line(run, tmp_path):
