@@ -100,13 +100,20 @@ def compare(
         "budget": budget,
         "command": command(),
         "versions": versions(),
-        "settings": {model: asdict(settings[model]) for model in settings},
+        "settings": {model: _settled(settings[model], vary) for model in settings},
         "cells": [{"variant": varied[name], **cell} for name, cell in done.items()],
         "costs": costs,
         "failed": failures,
     }
     write_json(prepare_folder(out) / "comparison.json", result)
     return json.loads(json.dumps(result))  # as in the file: tuples have become lists
+
+
+def _settled(settings: Recipe, vary: tuple[str, Sequence[Any]] | None) -> dict[str, Any]:
+    """The settings that all cells of a model share: without the one that is varied, which each cell names itself."""
+    left_out = () if vary is None else (vary[0],)
+    shared = {name: value for name, value in asdict(settings).items() if name not in left_out}
+    return shared | {"own": {name: value for name, value in settings.own.items() if name not in left_out}}
 
 
 def compare_cell(

@@ -120,6 +120,10 @@ def test_a_setting_can_be_varied_on_the_validation_split(tmp_path):
     result = tiny(tmp_path, ("factor-vae",), vary=("gamma", [0.5, 3]), split="validation", scores=False)
     assert "validation" in result["data_set"]
     assert [cell["variant"] for cell in result["cells"]] == [{"gamma": 0.5}, {"gamma": 3}]
+    assert result["settings"]["factor-vae"]["own"] == {}, "the last of the varied values stood there, for all cells"
+    text = tables.write_tables(result, tmp_path)
+    assert "| factor-vae, gamma = 0.5 | linear |" in text
+    assert "gamma" not in text[text.index("The same for all") :].split("`")[0]
     assert {path.parent.name for path in tmp_path.glob("*/cell.json")} == {
         "factor-vae-gamma-0.5-seed-0", "factor-vae-gamma-3-seed-0",
     }  # fmt: skip

@@ -17,6 +17,7 @@ from poflow_lite.metrics import (
     autoencode,
     equivariance_error,
     equivariance_errors,
+    index_accuracy,
     log_likelihood,
     match_transformations,
     no_motion,
@@ -340,3 +341,39 @@ def test_indices_that_cannot_be_matched_are_refused():
         match_transformations(torch.zeros(3).long(), torch.zeros(4).long(), 3)
     with pytest.raises(ValueError, match=r"indices must lie in 0..2, got 0 to 3"):
         match_transformations(torch.tensor([0, 3]), torch.tensor([0, 1]), 3)
+
+
+# --- inferred indices ---------------------------------------------------------------------------------------------
+
+
+class Namer(nn.Module):
+    """Calls a sequence 1 if its brightness stays, and otherwise 0; or gives every sequence one name."""
+
+    def __init__(self, always=None):
+        super().__init__()
+        self.weight, self.always = nn.Parameter(torch.zeros(1)), always
+
+    def infer(self, frames):
+        stays = torch.isclose(frames[:, 0], frames[:, -1]).flatten(1).all(1).long()
+        return stays if self.always is None else torch.full_like(stays, self.always)
+
+
+@pytest.mark.parametrize(("names", "matching"), [(("halve", "still"), [0, 1]), (("still", "halve"), [1, 0])])
+def test_index_accuracy_is_1_for_a_model_that_is_right_up_to_names(make_fading, names, matching):
+    sequences = make_fading(0.1 + 0.9 * torch.rand(5, 3, 4, 4), names=names)
+    share, found = index_accuracy(Namer(), sequences, batch_size=2)
+    assert share == 1.0
+    assert found.tolist() == matching
+
+
+def test_index_accuracy_is_chance_for_a_model_that_has_one_name_for_all(make_fading):
+    assert index_accuracy(Namer(always=1), make_fading(torch.rand(5, 3, 4, 4) * 0.9))[0] == 0.5
+
+
+def test_one_estimate_of_the_likelihood_can_be_asked_for_alone(model, digits_like):
+    alone = log_likelihood(model, digits_like, images=1, samples=3, estimates=["prediction"])
+    assert alone.reconstruction is None
+    assert set(alone.standard_error) == {"prediction"}
+    assert alone.prediction < alone.ceiling
+    with pytest.raises(ValueError, match="unknown estimate 'guess'; known: prediction, reconstruction"):
+        log_likelihood(model, digits_like, images=1, samples=3, estimates=["guess"])

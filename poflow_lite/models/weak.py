@@ -59,9 +59,10 @@ class WeaklySupervisedVAE(FlowFactorizedVAE):
 
     The first belongs to the bound. Its mean over the data is the information that k carries plus KL(q̄ ‖ uniform), so
     the second only weighs one part of it more: all K are to be used. Without it, training on digits often ends with two
-    transformations on one index and an idle index. The label ``batch.k`` is never looked at. Which index stands for
-    which transformation is up to the run: :func:`metrics.match_transformations` finds the best matching, and
-    :meth:`reorder` puts the indices into that order.
+    transformations on one index and an idle index; with it some seeds still do, because its slope vanishes where an
+    index is quite idle. The label ``batch.k`` is not looked at. Which index stands for which transformation is up to
+    the run: :func:`metrics.match_transformations` finds the best matching, and :meth:`reorder` puts the indices into
+    that order.
 
     Semi-supervised, with λ_name > 0, it also pays λ_name CE(k, q(k | x)) for sequences that are ``batch.labelled``, and
     looks at the label of no other.
@@ -130,7 +131,7 @@ class WeaklySupervisedVAE(FlowFactorizedVAE):
         log_q = F.log_softmax(logits, 1)
         terms.penalties["index"] = math.log(logits.shape[1]) + (log_q.exp() * log_q).sum(1)
         if self.use:
-            log_used = log_q.logsumexp(0) - math.log(len(log_q))  # its exponential may underflow; it cannot
+            log_used = log_q.logsumexp(0) - math.log(len(log_q))  # log q̄, finite where q̄ itself underflows to 0
             divergence = math.log(len(log_used)) + (log_used.exp() * log_used).sum()
             terms.penalties["use"] = self.use * divergence.expand(len(y))
         if self.naming and batch.labelled is not None:
