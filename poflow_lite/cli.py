@@ -20,7 +20,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
 Seed = Annotated[int, typer.Option("--seed", help="Decides weights and every draw.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Budget = Annotated[str, typer.Option("--budget", help="smoke (seconds), lecture (minutes) or full (hours, or a GPU).")]
-Data = Annotated[str, typer.Option("--data", help="digits (bundled) or mnist (see `download`).")]
+Data = Annotated[str, typer.Option("--data", help="digits, mnist, shapes3d, falcor3d, isaac3d; with -lite: rendered.")]
 Assign = Annotated[
     list[str] | None,
     typer.Option("--set", help="NAME=VALUE, a setting of the recipe or of the model; may be repeated."),
@@ -217,6 +217,26 @@ def download(name: Annotated[str, typer.Argument(help="mnist")]) -> None:
     if name != "mnist":
         raise ValueError(f"unknown data set {name!r}; known: mnist (digits needs no download)")
     typer.echo(f"MNIST is in {download_mnist()}")
+
+
+@app.command()
+def render(
+    scene: Annotated[str, typer.Argument(help="shapes3d-lite, falcor3d-lite or isaac3d-lite.")],
+    out: Annotated[Path, typer.Option("--out", help="The HDF5 file to write.")],
+    size: Annotated[int, typer.Option("--size", help="Pixels along each side.")] = 64,
+    device: Device = "auto",
+) -> None:
+    """Render all images of a scene into one file with the layout of 3dshapes.h5; an interrupted rendering goes on."""
+    from poflow_lite.datasets import load_scene, render_file
+    from poflow_lite.training import resolve_device
+
+    rendered = load_scene(scene, size, resolve_device(device))
+    try:
+        path = render_file(rendered, out)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from the last part", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(f"{len(rendered.space):,} images of {rendered.name} are in {path}")
 
 
 @app.command()

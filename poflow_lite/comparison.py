@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from poflow_lite.checkpoints import prepare_folder, write_json
-from poflow_lite.datasets import TransformationSequences
+from poflow_lite.datasets import Sequences
 from poflow_lite.experiments import load_run, sample_batch, train
 from poflow_lite.grid import run_grid
 from poflow_lite.metrics import (
@@ -149,8 +149,8 @@ def measure_operators(
     name: str,
     model: VAE,
     settings: Recipe,
-    training: TransformationSequences,
-    held_out: TransformationSequences,
+    training: Sequences,
+    held_out: Sequences,
     seed: int = 0,
     scores: bool = True,
 ) -> dict[str, Any]:
@@ -176,7 +176,9 @@ def measure_operators(
         movers[TRANSPORTS[name]] = model
     references = {
         "no_motion": no_motion,
-        "median_frame": MedianFrame(training, generator=torch.Generator().manual_seed(seed)),
+        "median_frame": MedianFrame(
+            training, images=min(2000, settings.test_images), generator=torch.Generator().manual_seed(seed)
+        ),
         "reconstruction_floor": partial(autoencode, model),
     }
     predictors = {operator: partial(predict, moved) for operator, moved in movers.items()}
@@ -201,7 +203,7 @@ def measure_operators(
 
 def step_costs(
     settings: dict[str, Recipe],
-    training: TransformationSequences,
+    training: Sequences,
     device: torch.device,
     rounds: int = 20,
     progress: bool = False,
@@ -217,7 +219,8 @@ def step_costs(
     """
     from tqdm.auto import tqdm
 
-    models = {name: build_model(name, chosen).to(device).train() for name, chosen in settings.items()}
+    form = training.image_shape, len(training.names)
+    models = {name: build_model(name, chosen, *form).to(device).train() for name, chosen in settings.items()}
     optimizers = {name: torch.optim.Adam(model.parameters()) for name, model in models.items()}
     taken: dict[str, list[float]] = {name: [] for name in models}
     for step in tqdm(range(rounds + 1), disable=not progress, desc="cost of a step", leave=False):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from poflow_lite.checkpoints import load_checkpoint, prepare_folder, save_checkpoint, write_atomically, write_json
-from poflow_lite.datasets import Batch, TransformationSequences
+from poflow_lite.datasets import Batch, Sequences, transformation_names
 from poflow_lite.metrics import (
     MedianFrame,
     autoencode,
@@ -76,8 +76,8 @@ def train(
     """
     settings = recipe(data, budget, model, **changes)
     chosen = resolve_device(device)
-    built = build_model(model, settings, seed=seed)
     training = sequences(data, "train", settings)
+    built = build_model(model, settings, training.image_shape, len(training.names), seed)
     folder = prepare_folder(out)
     checkpoint = folder / CHECKPOINT
     if checkpoint.exists() and not (resume or overwrite):
@@ -112,7 +112,7 @@ def train(
     return folder
 
 
-def sample_batch(model: VAE, training: TransformationSequences, settings: Recipe, generator: torch.Generator) -> Batch:
+def sample_batch(model: VAE, training: Sequences, settings: Recipe, generator: torch.Generator) -> Batch:
     """What one training step of a model sees: some frames of some sequences, neighbours where it asks for them."""
     consecutive = getattr(model, "consecutive", False)
     return training.sample(settings.batch_size, settings.frames, generator, consecutive)
@@ -138,6 +138,11 @@ def load_run(folder: str | Path, device: str = "auto") -> Run:
     path = Path(folder) / CHECKPOINT
     saved = load_checkpoint(path)
     run = saved.metadata["run"]
+    lacking = [name for name in Recipe.__dataclass_fields__ if name not in run]
+    if lacking:
+        raise ValueError(
+            f"{path} was made by another version of this package ({', '.join(lacking)} missing): train again"
+        )
     fields = {name: run[name] for name in Recipe.__dataclass_fields__}
     settings = Recipe(**fields | {"channels": tuple(fields["channels"])})
     if saved.metadata["step"] < settings.steps:
@@ -145,7 +150,8 @@ def load_run(folder: str | Path, device: str = "auto") -> Run:
             f"{path} stopped at step {saved.metadata['step']} of {settings.steps}: "
             "finish it with `poflow-lite train --resume`"
         )
-    model = build_model(run["model"], settings, seed=run["seed"])
+    image_shape, transformations = (3, settings.pixels, settings.pixels), len(transformation_names(run["data"]))
+    model = build_model(run["model"], settings, image_shape, transformations, run["seed"])
     load_weights(model, saved.model, path)
     config = {**run, **saved.metadata["notes"]}
     return Run(model.to(resolve_device(device)).eval(), settings, config, saved.metadata["history"])
@@ -206,7 +212,7 @@ def evaluate(
     return metrics
 
 
-def save_pictures(model: VAE, held_out: TransformationSequences, folder: Path, title: str) -> None:
+def save_pictures(model: VAE, held_out: Sequences, folder: Path, title: str) -> None:
     """Write ``filmstrip.png``, true over predicted frames of one image under each k, and ``traversal.gif``."""
     from poflow_lite import plotting
 

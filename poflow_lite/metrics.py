@@ -6,6 +6,7 @@ depends on the order in which they are computed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poflow_lite.datasets.sequences import Batch, TransformationSequences
+from poflow_lite.datasets.sequences import Batch, Sequences
 from poflow_lite.errors import require_known
 from poflow_lite.models import VAE, WeaklySupervisedVAE
 from poflow_lite.objectives import (
@@ -73,7 +74,7 @@ class MedianFrame:
         generator: draws random start poses.
     """
 
-    def __init__(self, training: TransformationSequences, images: int = 2000, generator: torch.Generator | None = None):
+    def __init__(self, training: Sequences, images: int = 2000, generator: torch.Generator | None = None):
         indices = torch.arange(min(images, len(training)))
         medians = [
             training.batch(indices, k, generator=generator).frames.median(0).values for k in range(len(training.names))
@@ -101,7 +102,7 @@ def autoencode(model: VAE, batch: Batch) -> Tensor:
 
 def equivariance_errors(
     predictors: dict[str, Predictor],
-    sequences: TransformationSequences,
+    sequences: Sequences,
     *,
     batch_size: int = 256,
     seed: int = 0,
@@ -133,14 +134,12 @@ def equivariance_errors(
     return totals
 
 
-def equivariance_error(model: VAE, sequences: TransformationSequences, **options: Any) -> dict[str, float]:
+def equivariance_error(model: VAE, sequences: Sequences, **options: Any) -> dict[str, float]:
     """:func:`equivariance_errors` of one model's :func:`predict`: transformation name ↦ error."""
     return equivariance_errors({"model": partial(predict, model)}, sequences, **options)["model"]
 
 
-def _every_sequence(
-    sequences: TransformationSequences, batch_size: int, seed: int, progress: bool
-) -> Iterator[tuple[str, Batch]]:
+def _every_sequence(sequences: Sequences, batch_size: int, seed: int, progress: bool) -> Iterator[tuple[str, Batch]]:
     from tqdm.auto import tqdm
 
     chunks = torch.arange(len(sequences)).split(batch_size)
@@ -190,7 +189,7 @@ def match_transformations(inferred: Tensor, true: Tensor, transformations: int) 
 
 @torch.no_grad()
 def index_accuracy(
-    model: WeaklySupervisedVAE, sequences: TransformationSequences, *, batch_size: int = 256, seed: int = 0
+    model: WeaklySupervisedVAE, sequences: Sequences, *, batch_size: int = 256, seed: int = 0
 ) -> tuple[float, Tensor]:
     """How often a model names the transformation of a whole sequence, under the best matching; and that matching.
 
@@ -238,7 +237,7 @@ class LogLikelihood:
 @torch.no_grad()
 def log_likelihood(
     model: VAE,
-    sequences: TransformationSequences,
+    sequences: Sequences,
     *,
     images: int = 64,
     samples: int = 100,
@@ -277,7 +276,7 @@ def log_likelihood(
         for name in estimates:
             found[name].append(estimators[name](model, batch, samples, proposals))
     per_sequence = {name: torch.stack(values).double() for name, values in found.items()}
-    ceiling = gaussian_ceiling(sequences.images[0].numel())
+    ceiling = gaussian_ceiling(math.prod(sequences.image_shape))
     means = {name: values.mean().item() for name, values in per_sequence.items()}
     errors = {
         name: values.std(correction=0).item() / max(len(work) - 1, 1) ** 0.5 for name, values in per_sequence.items()

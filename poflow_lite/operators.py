@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poflow_lite.datasets.sequences import Batch, TransformationSequences
+from poflow_lite.datasets.sequences import Batch, Sequences
 from poflow_lite.errors import require_known
 from poflow_lite.flows import Path
 from poflow_lite.metrics import predict
@@ -38,7 +38,7 @@ Operator = Callable[[Tensor, Tensor], Tensor]
 
 @torch.no_grad()
 def training_latents(
-    model: VAE, sequences: TransformationSequences, images: int = 2000, seed: int = 0, batch_size: int = 256
+    model: VAE, sequences: Sequences, images: int = 2000, seed: int = 0, batch_size: int = 256
 ) -> Tensor:
     """Posterior means of all frames of training sequences: (K, N, T+1, d), N = min(images, all).
 
@@ -166,7 +166,7 @@ class Traversal:
     def fit(
         cls,
         model: VAE,
-        sequences: TransformationSequences,
+        sequences: Sequences,
         images: int = 16,
         reaches: tuple[float, ...] = (-4.0, -3.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0, 3.0, 4.0),
         seed: int = 0,
@@ -209,7 +209,7 @@ class Traversal:
 OPERATORS = ("identity", "traversal", "translation", "linear")
 
 
-def fit_operator(name: str, model: VAE, sequences: TransformationSequences, latents: Tensor) -> Operator:
+def fit_operator(name: str, model: VAE, sequences: Sequences, latents: Tensor) -> Operator:
     """One of :data:`OPERATORS`, fitted on training data only.
 
     Args:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poflow_lite.datasets.sequences import TransformationSequences
+from poflow_lite.datasets.sequences import Sequences
 from poflow_lite.metrics import Predictor
 
 __all__ = ["VPScore", "generated_pairs", "vp_score"]
@@ -17,7 +17,7 @@ __all__ = ["VPScore", "generated_pairs", "vp_score"]
 
 @torch.no_grad()
 def generated_pairs(
-    predictor: Predictor, sequences: TransformationSequences, images: int = 1000, seed: int = 0, batch_size: int = 256
+    predictor: Predictor, sequences: Sequences, images: int = 1000, seed: int = 0, batch_size: int = 256
 ) -> tuple[Tensor, Tensor]:
     """First and last frame of generated sequences, and the transformation that was asked for.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from poflow_lite.datasets import TransformationSequences, load_stills
+from poflow_lite.datasets import Sequences, load_sequences
 from poflow_lite.errors import require_known
 from poflow_lite.flows import DiffusionPrior, PotentialFlow
 from poflow_lite.models import (
@@ -36,7 +36,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "topographic-vae": {"capsules": 4, "neighbours": 3},
     "poflow": {"wave": 1.0, "initial": 0.1, "jacobian": 0.01, "naming": 1.0},
     "flow-factorized": _FLOW,
-    "weakly-supervised": {**_FLOW, "use": 1000.0, "naming": 0.0},
+    "weakly-supervised": {**_FLOW, "use": 100.0, "naming": 0.0},
 }
 """Model ↦ its own options, arguments of its class, as chosen on the validation split of digits."""
 
@@ -57,6 +57,7 @@ class Recipe:
         likelihood: p(x | z) in training.
         beta: weight of the KL terms. The plain VAE has 1, by definition.
         labelled: share of the training images whose k is told to the weakly supervised model.
+        pixels: along each side of an image.
         horizon, start: T, and "fixed" or "random" start poses.
         test_images: images on which the equivariance error is measured, at most.
         likelihood_images, samples: images and importance samples for the log-likelihood.
@@ -76,6 +77,7 @@ class Recipe:
     likelihood: str = "bernoulli"
     beta: float = 0.03
     labelled: float = 0.0
+    pixels: int = 28
     horizon: int = 8
     start: str = "fixed"
     test_images: int = 10_000
@@ -93,6 +95,13 @@ _RECIPES = {
     ("mnist", "lecture"): Recipe(steps=4000, likelihood_images=16),
     ("mnist", "full"): Recipe(steps=20_000, latent=48, channels=(48, 96), hidden=512),
 }
+_SCENE = {"pixels": 64, "channels": (32, 32, 64, 64), "learning_rate": 3e-3, "test_images": 500}
+for _name, _horizon in (("shapes3d", 7), ("falcor3d", 4), ("isaac3d", 3)):
+    for _data in (_name, f"{_name}-lite"):
+        _own = {**_SCENE, "horizon": _horizon}
+        _RECIPES[_data, "smoke"] = replace(_SMOKE, **{**_own, "test_images": 8})
+        _RECIPES[_data, "lecture"] = Recipe(steps=2000, likelihood_images=8, **_own)
+        _RECIPES[_data, "full"] = Recipe(steps=20_000, **{**_own, "channels": (32, 64, 128, 128), "hidden": 512})
 
 
 def recipe(data: str, budget: str, model: str = "flow-factorized", **changes: Any) -> Recipe:
@@ -116,16 +125,9 @@ def recipe(data: str, budget: str, model: str = "flow-factorized", **changes: An
     return settings
 
 
-def sequences(data: str, split: str, settings: Recipe) -> TransformationSequences:
-    """Sequences of one split in the paper's protocol."""
-    stills = load_stills(data, split)
-    return TransformationSequences(
-        stills.images,
-        horizon=settings.horizon,
-        start=settings.start,
-        name=f"{stills.name}, {settings.start} start",
-        labelled=round(settings.labelled * len(stills.images)),
-    )
+def sequences(data: str, split: str, settings: Recipe) -> Sequences:
+    """Sequences of one split in the paper's protocol; see :func:`datasets.load_sequences`."""
+    return load_sequences(data, split, settings.horizon, settings.pixels, settings.start, settings.labelled)
 
 
 def build_model(

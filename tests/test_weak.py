@@ -70,7 +70,7 @@ def test_terms_are_those_of_the_supervised_model_at_the_sampled_weights(build, m
     q = logits.softmax(1)
     torch.testing.assert_close(terms.penalties["index"], (q * (K * q).log()).sum(1))
     used = q.mean(0)
-    torch.testing.assert_close(terms.penalties["use"], (50 * (used * (K * used).log()).sum()).expand(6))
+    torch.testing.assert_close(terms.penalties["use"], (-50 * (K * used).log().mean()).expand(6))
 
     draws = generator()
     torch.randint(2**62, (), generator=draws)  # the seed of the Gumbel noise
@@ -122,14 +122,17 @@ def test_every_parameter_gets_a_finite_gradient(build):
         assert parameter.grad.any(), name
 
 
-def test_an_index_that_no_sequence_uses_leaves_a_finite_gradient(build):
-    """Its share of the batch underflows to 0, where the slope of p log p is -∞: once a NaN that ended the training."""
-    model = build()
+def test_an_index_that_no_sequence_uses_is_called_back_by_a_finite_gradient(build):
+    """Its share of the batch underflows to 0: once a NaN that ended the training, then a slope of 0 that left it idle."""
+    model = build(use=60.0)
     with torch.no_grad():
         model.inference.network[-1].weight.zero_()
         model.inference.network[-1].bias.copy_(torch.tensor([0.0, 0.0, -1000.0]))
     terms = model.terms(batch_of(), generator())
-    torch.testing.assert_close(terms.penalties["use"], torch.full((6,), 1000 * math.log(K / 2)))
+    expected = 60 * (-math.log(K) + (1000 + 3 * math.log(2)) / 3)  # -mean log q̄, q̄ = (1, 1, e^-1000) / 2
+    torch.testing.assert_close(terms.penalties["use"], torch.full((6,), expected))
+    (slope,) = torch.autograd.grad(terms.penalties["use"].mean(), model.inference.network[-1].bias, retain_graph=True)
+    torch.testing.assert_close(slope, torch.tensor([10.0, 10.0, -20.0]))  # use × (q̄ - 1/K)
     terms.loss.backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 

@@ -122,10 +122,10 @@ def index_bound(function: Callable[[Tensor, Tensor], Tensor]) -> None:
 
 
 def use_penalty(function: Callable[[Tensor], Tensor]) -> None:
-    """Check ``function(logits (B, K)) -> ()``, KL(q̄ ‖ uniform) of the batch average q̄ of q(k|x), nats.
+    """Check ``function(logits (B, K)) -> ()``, KL(uniform ‖ q̄) with q̄ the batch average of q(k|x), nats.
 
-    Properties: 0 where every sequence is named surely and all names are used alike; log K where one name serves for
-    all; never negative; indifferent to the order of sequences and names; the closed form.
+    Properties: 0 where every sequence is named surely and all names are used alike; large but finite where a name is
+    idle, and with a slope there that calls it back; indifferent to the order of sequences; the closed form.
     """
     sure = 60.0 * torch.eye(3, dtype=torch.float64)
     alike = attempt(function, sure.repeat(4, 1))
@@ -135,23 +135,29 @@ def use_penalty(function: Callable[[Tensor], Tensor]) -> None:
         torch.tensor(0.0),
         "Sure of each name, all names used alike: nothing to punish. Average the probabilities over the batch first "
         "and take the divergence of the average, not the average of the divergences; "
-        "average probabilities, not logits; KL(q̄ ‖ uniform) = Σ q̄ log q̄ + log K",
+        "average probabilities, not logits; KL(uniform ‖ q̄) = -log K - Σ_k log(q̄_k)/K",
     )
-    one = attempt(function, sure[:1].repeat(12, 1))
-    require(one.isfinite(), "an idle name has q̄ = 0, and 0 log 0 counts as 0: use torch.xlogy")
+    idle = torch.tensor([[0.0, 0.0, -4000.0]] * 5, dtype=torch.float64, requires_grad=True)
+    value = attempt(function, idle)
+    require(
+        value.isfinite(),
+        "an idle name has a q̄ so small that it underflows to 0: work with log q, by log_softmax, and average with "
+        "logsumexp over axis 0, less log B",
+    )
+    require(value.requires_grad, "gradients must pass through it: no item(), detach() or argmax")
+    slope = torch.autograd.grad(value, idle)[0].sum(0)
     close(
-        one,
-        torch.tensor(math.log(3)),
-        "One name for all sequences costs log K: mind the sign, sum over names, "
-        "and take KL(q̄ ‖ uniform), not KL(uniform ‖ q̄)",
+        slope,
+        torch.tensor([1 / 6, 1 / 6, -1 / 3], dtype=torch.float64),
+        "Raising the logits of an idle name must lower the term, by 1/K for each unit: is it KL(uniform ‖ q̄), and not "
+        "KL(q̄ ‖ uniform), whose slope is 0 there?",
     )
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(7, 4, dtype=torch.float64, generator=generator)
     used = logits.softmax(1).mean(0)
     close(
         attempt(function, logits),
-        (used * (4 * used).log()).sum(),
-        "It must be KL(q̄ ‖ uniform), not KL(uniform ‖ q̄): Σ_k q̄_k log(K q̄_k), with a softmax over axis 1 "
-        "and q̄ the average over axis 0",
+        -(4 * used).log().mean(),
+        "It must be -log K - Σ_k log(q̄_k)/K, with a softmax over axis 1 and q̄ the average over axis 0",
     )
-    passed("use_penalty punishes idle names and leaves certainty alone")
+    passed("use_penalty calls idle names back and leaves certainty alone")

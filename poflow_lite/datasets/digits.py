@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from poflow_lite.errors import require_known
 
 __all__ = [
-    "DATASETS",
     "SPLITS",
+    "STILLS",
     "Stills",
     "data_directory",
     "download_mnist",
@@ -46,16 +46,16 @@ def load_stills(data: str, split: str) -> Stills:
     """The named data set, and never another one in its place.
 
     Args:
-        data: one of :data:`DATASETS`.
+        data: one of :data:`STILLS`.
         split: "train", "validation" or "test".
 
     Raises:
         ValueError: for an unknown name; the message lists the known ones.
         FileNotFoundError: if the data set is not there; the message says how to get it.
     """
-    require_known("data set", data, DATASETS)
+    require_known("data set", data, STILLS)
     require_known("split", split, SPLITS)
-    return DATASETS[data](split)
+    return STILLS[data](split)
 
 
 def _red(grey: Tensor) -> Tensor:
@@ -150,4 +150,4 @@ def load_mnist(split: str) -> Stills:
     return Stills(_red(grey), source.targets[order], f"MNIST ({split}, {len(order):,} images)")
 
 
-DATASETS = {"digits": load_digits, "mnist": load_mnist}
+STILLS = {"digits": load_digits, "mnist": load_mnist}

@@ -1,7 +1,8 @@
-"""Sequences of frames in which one transformation moves, rendered on the fly from still images."""
+"""Sequences of frames in which one transformation moves, and those that are rendered on the fly from still images."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from poflow_lite.datasets.transformations import PAPER_TRANSFORMATIONS, Transformation, apply_pose
 
-__all__ = ["Batch", "TransformationSequences"]
+__all__ = ["Batch", "Sequences", "TransformationSequences"]
 
 
 @dataclass
@@ -66,7 +67,123 @@ class Batch:
         return Batch(self.frames.to(device), self.times.to(device), self.k.to(device), self.horizon, labelled)
 
 
-class TransformationSequences:
+class Sequences:
+    """Sequences x_0, …, x_T of N images or scenes, in each of which one of K transformations moves.
+
+    What the subclasses add is where frames come from. Nothing is kept but what they are made of.
+
+    Args:
+        names: of the K transformations, in the order of k.
+        image_shape: (C, H, W).
+        horizon: T ≥ 1.
+        start: "fixed" starts each sequence where the paper does, "random" elsewhere too.
+        name: which data these are; goes into every title and record.
+        labelled: how many images, the first ones, have sequences whose k a weakly supervised model may look at.
+
+    Raises:
+        ValueError: for T < 1 or an unknown start.
+    """
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        image_shape: tuple[int, int, int],
+        horizon: int,
+        start: str = "fixed",
+        name: str = "unnamed",
+        labelled: int = 0,
+    ):
+        if horizon < 1:
+            raise ValueError(f"a sequence needs a horizon T of at least 1 step, got {horizon}")
+        if start not in ("fixed", "random"):
+            raise ValueError(f"start must be 'fixed' or 'random', got {start!r}")
+        self.names, self.image_shape, self.horizon = tuple(names), tuple(image_shape), horizon
+        self.start, self.name, self.labelled = start, name, labelled
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def first(self, count: int) -> Sequences:
+        """The same protocol on the first ``count`` images, or on all where there are fewer."""
+        raise NotImplementedError
+
+    def frames(self, indices: Tensor, k: Tensor, times: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Frames (B, n, C, H, W) in [0, 1] of given images (B,), transformations (B,) and times (B, n), all checked."""
+        raise NotImplementedError
+
+    def batch(
+        self, indices: Tensor, k: Tensor | int, times: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Batch:
+        """The sequences of given images under given transformations.
+
+        Args:
+            indices: (B,), which images.
+            k: (B,), or one transformation for all.
+            times: (B, n), with 0 first; all frames 0..T by default.
+            generator: draws random start poses.
+
+        Raises:
+            ValueError: for k that are not integers in 0..K-1, an image index or time out of range, or shapes that do
+                not fit.
+        """
+        k = torch.as_tensor(k)
+        k = k.expand(len(indices)) if k.ndim == 0 else k
+        if k.shape != indices.shape or k.is_floating_point() or len(indices) == 0:
+            raise ValueError(
+                f"expected at least one image index (B,) and integer k (B,), got {tuple(indices.shape)} and "
+                f"{tuple(k.shape)} of {k.dtype}"
+            )
+        transformations = len(self.names)
+        if k.min() < 0 or k.max() >= transformations:
+            raise ValueError(
+                f"k must lie in 0..{transformations - 1} ({', '.join(self.names)}), "
+                f"got values from {int(k.min())} to {int(k.max())}"
+            )
+        if indices.min() < 0 or indices.max() >= len(self):
+            raise ValueError(
+                f"image indices must lie in 0..{len(self) - 1}, got {int(indices.min())} to {int(indices.max())}"
+            )
+        if times is None:
+            times = torch.arange(self.horizon + 1).expand(len(indices), -1)
+        if times.min() < 0 or times.max() > self.horizon or times[:, 0].any():
+            raise ValueError(f"times must lie in 0..{self.horizon} and start with 0, got {times[:1].tolist()}, …")
+        frames = self.frames(indices, k, times, generator)
+        return Batch(frames, times, k, self.horizon, indices < self.labelled)
+
+    def sample(
+        self,
+        size: int,
+        frames: int | None = None,
+        generator: torch.Generator | None = None,
+        consecutive: bool = False,
+    ) -> Batch:
+        """A random batch: images and transformations drawn independently, each sequence with its own k.
+
+        Args:
+            size: B.
+            frames: how many frames to draw without replacement from 1..T, besides frame 0; all of them by default.
+            generator: of every draw.
+            consecutive: draw frames that follow one another, t, t+1, ..., from a random t in 1..T - frames + 1.
+
+        Raises:
+            ValueError: if ``frames`` is not in 1..T.
+        """
+        indices = torch.randint(len(self), (size,), generator=generator)
+        k = torch.randint(len(self.names), (size,), generator=generator)
+        times = None
+        if frames is not None:
+            if not 1 <= frames <= self.horizon:
+                raise ValueError(f"frames to draw must lie in 1..{self.horizon}, got {frames}")
+            if consecutive:
+                first = torch.randint(self.horizon - frames + 1, (size, 1), generator=generator)
+                drawn = 1 + first + torch.arange(frames)
+            else:
+                drawn = torch.rand(size, self.horizon, generator=generator).argsort(1)[:, :frames] + 1
+            times = torch.cat([torch.zeros(size, 1, dtype=torch.long), drawn], 1)
+        return self.batch(indices, k, times, generator)
+
+
+class TransformationSequences(Sequences):
     """Still images turned into sequences x_0, …, x_T, x_t = T^k_{a(t)} x, where one transformation k moves.
 
     Frames are rendered when asked for, only those asked for, in one vectorised pass: nothing is stored but the stills.
@@ -106,31 +223,20 @@ class TransformationSequences:
             raise ValueError(
                 f"pixel values must lie in [0, 1], got {images.min():.3g} to {images.max():.3g}; rescale them first"
             )
-        if horizon < 1:
-            raise ValueError(f"a sequence needs a horizon T of at least 1 step, got {horizon}")
-        if start not in ("fixed", "random"):
-            raise ValueError(f"start must be 'fixed' or 'random', got {start!r}")
-        self.images, self.transformations, self.horizon = images, tuple(transformations), horizon
-        self.start, self.name, self.labelled = start, name, labelled
+        self.images, self.transformations = images, tuple(transformations)
+        names = tuple(transformation.name for transformation in transformations)
+        super().__init__(names, images.shape[1:], horizon, start, name, labelled)
 
     def __len__(self) -> int:
         return len(self.images)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the K transformations, in the order of k."""
-        return tuple(transformation.name for transformation in self.transformations)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        return tuple(self.images.shape[1:])
-
     def first(self, count: int) -> TransformationSequences:
-        """The same protocol on the first ``count`` images, or on all where there are fewer."""
-        return TransformationSequences(
-            self.images[:count], self.transformations, self.horizon, self.start, self.name, self.labelled
-        )
+        fewer = copy.copy(self)
+        fewer.images = self.images[:count]
+        return fewer
+
+    def frames(self, indices: Tensor, k: Tensor, times: Tensor, generator: torch.Generator | None) -> Tensor:
+        return self.render(self.images[indices], self.poses(k, times, generator))
 
     def poses(self, k: Tensor, times: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Parameters of all transformations at each frame: (B, n, K). Only column k moves.
@@ -155,74 +261,3 @@ class TransformationSequences:
         repeated = images.repeat_interleave(frames, 0)
         rendered = apply_pose(repeated, pose.flatten(0, 1), self.transformations)
         return rendered.unflatten(0, (batch, frames)).clamp(0, 1)
-
-    def batch(
-        self, indices: Tensor, k: Tensor | int, times: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Batch:
-        """The sequences of given images under given transformations.
-
-        Args:
-            indices: (B,), which images.
-            k: (B,), or one transformation for all.
-            times: (B, n), with 0 first; all frames 0..T by default.
-            generator: draws random start poses.
-
-        Raises:
-            ValueError: for k that are not integers in 0..K-1, an image index or time out of range, or shapes that do
-                not fit.
-        """
-        k = torch.as_tensor(k)
-        k = k.expand(len(indices)) if k.ndim == 0 else k
-        if k.shape != indices.shape or k.is_floating_point() or len(indices) == 0:
-            raise ValueError(
-                f"expected at least one image index (B,) and integer k (B,), got {tuple(indices.shape)} and "
-                f"{tuple(k.shape)} of {k.dtype}"
-            )
-        transformations = len(self.transformations)
-        if k.min() < 0 or k.max() >= transformations:
-            raise ValueError(
-                f"k must lie in 0..{transformations - 1} ({', '.join(self.names)}), "
-                f"got values from {int(k.min())} to {int(k.max())}"
-            )
-        if indices.min() < 0 or indices.max() >= len(self):
-            raise ValueError(
-                f"image indices must lie in 0..{len(self) - 1}, got {int(indices.min())} to {int(indices.max())}"
-            )
-        if times is None:
-            times = torch.arange(self.horizon + 1).expand(len(indices), -1)
-        if times.min() < 0 or times.max() > self.horizon or times[:, 0].any():
-            raise ValueError(f"times must lie in 0..{self.horizon} and start with 0, got {times[:1].tolist()}, …")
-        frames = self.render(self.images[indices], self.poses(k, times, generator))
-        return Batch(frames, times, k, self.horizon, indices < self.labelled)
-
-    def sample(
-        self,
-        size: int,
-        frames: int | None = None,
-        generator: torch.Generator | None = None,
-        consecutive: bool = False,
-    ) -> Batch:
-        """A random batch: images and transformations drawn independently, each sequence with its own k.
-
-        Args:
-            size: B.
-            frames: how many frames to draw without replacement from 1..T, besides frame 0; all of them by default.
-            generator: of every draw.
-            consecutive: draw frames that follow one another, t, t+1, ..., from a random t in 1..T - frames + 1.
-
-        Raises:
-            ValueError: if ``frames`` is not in 1..T.
-        """
-        indices = torch.randint(len(self), (size,), generator=generator)
-        k = torch.randint(len(self.transformations), (size,), generator=generator)
-        times = None
-        if frames is not None:
-            if not 1 <= frames <= self.horizon:
-                raise ValueError(f"frames to draw must lie in 1..{self.horizon}, got {frames}")
-            if consecutive:
-                first = torch.randint(self.horizon - frames + 1, (size, 1), generator=generator)
-                drawn = 1 + first + torch.arange(frames)
-            else:
-                drawn = torch.rand(size, self.horizon, generator=generator).argsort(1)[:, :frames] + 1
-            times = torch.cat([torch.zeros(size, 1, dtype=torch.long), drawn], 1)
-        return self.batch(indices, k, times, generator)

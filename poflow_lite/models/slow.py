@@ -34,7 +34,7 @@ class SlowVAE(VAE):
     """
 
     consecutive = True
-    """Asks for frames that follow one another: see :meth:`datasets.TransformationSequences.sample`."""
+    """Asks for frames that follow one another: see :meth:`datasets.Sequences.sample`."""
 
     def __init__(
         self,

@@ -55,12 +55,12 @@ class WeaklySupervisedVAE(FlowFactorizedVAE):
     The potential is the mixture Σ_k y_k u^k with y a Gumbel-Softmax sample of q(k | x_0:T), one for each sequence; the
     objective is that of :class:`FlowFactorizedVAE` at k = y, less
 
-        KL(q(k | x) ‖ uniform) + λ_use KL(q̄ ‖ uniform),      q̄ = mean of q(k | x) over the batch.
+        KL(q(k | x) ‖ uniform) + λ_use KL(uniform ‖ q̄),      q̄ = mean of q(k | x) over the batch.
 
-    The first belongs to the bound. Its mean over the data is the information that k carries plus KL(q̄ ‖ uniform), so
-    the second only weighs one part of it more: all K are to be used. Without it, training on digits often ends with two
-    transformations on one index and an idle index; with it some seeds still do, because its slope vanishes where an
-    index is quite idle. The label ``batch.k`` is not looked at. Which index stands for which transformation is up to
+    The first belongs to the bound; the second asks that all K be used. Without it, training on digits often ends with
+    two transformations on one index and an idle index. It is KL(uniform ‖ q̄) = -log K - mean_k log q̄_k rather than
+    KL(q̄ ‖ uniform), because the slope of the latter vanishes where an index is quite idle, and such an index never
+    comes back. The label ``batch.k`` is not looked at. Which index stands for which transformation is up to
     the run: :func:`metrics.match_transformations` finds the best matching, and :meth:`reorder` puts the indices into
     that order.
 
@@ -87,7 +87,7 @@ class WeaklySupervisedVAE(FlowFactorizedVAE):
         inference: nn.Module,
         temperature: tuple[float, float] = (1.0, 0.3),
         annealing: int = 500,
-        use: float = 1000.0,
+        use: float = 100.0,
         naming: float = 0.0,
         **options: Any,
     ):
@@ -132,8 +132,7 @@ class WeaklySupervisedVAE(FlowFactorizedVAE):
         terms.penalties["index"] = math.log(logits.shape[1]) + (log_q.exp() * log_q).sum(1)
         if self.use:
             log_used = log_q.logsumexp(0) - math.log(len(log_q))  # log q̄, finite where q̄ itself underflows to 0
-            divergence = math.log(len(log_used)) + (log_used.exp() * log_used).sum()
-            terms.penalties["use"] = self.use * divergence.expand(len(y))
+            terms.penalties["use"] = self.use * (-math.log(len(log_used)) - log_used.mean()).expand(len(y))
         if self.naming and batch.labelled is not None:
             wrong = F.nll_loss(log_q, torch.where(batch.labelled, batch.k, 0), reduction="none")
             terms.penalties["naming"] = self.naming * torch.where(batch.labelled, wrong, 0.0)
