@@ -1,12 +1,20 @@
 """Every data set by its name: what moves, what it needs, and what is refused."""
 
+import warnings
+from functools import partial
+
+import h5py
 import pytest
 import torch
 
 from poflow_lite.datasets import (
     DATASETS,
+    SHAPES3D,
     FactorSequences,
+    FactorSpace,
+    Shapes3DFile,
     TransformationSequences,
+    catalogue,
     load_images,
     load_sequences,
     transformation_names,
@@ -76,3 +84,26 @@ def test_missing_files_are_named_and_never_replaced_by_rendered_ones(data, file,
 def test_mistakes_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("packed", "in_memory"), [(1, False), (150, True)])
+def test_a_file_of_the_layout_of_3dshapes_is_trained_on(packed, in_memory, tmp_path, monkeypatch):
+    """Images that are packed by the hundred are read once and kept, or each batch would unpack them all."""
+    space = FactorSpace(SHAPES3D.names, (2, 2, 2, 2, 4, 15))
+    monkeypatch.setattr(catalogue, "Shapes3DFile", partial(Shapes3DFile, space=space))
+    monkeypatch.setenv("POFLOW_DATA", str(tmp_path))
+    count = len(space)
+    pixels = (torch.arange(count) % 251).to(torch.uint8)[:, None, None, None].expand(-1, 64, 64, 3).numpy()
+    with h5py.File(tmp_path / "3dshapes.h5", "w") as file:
+        file.create_dataset("images", data=pixels, chunks=(packed, 64, 64, 3), compression="gzip")
+        file["labels"] = space.factors(torch.arange(count)).double().numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train, test = (load_sequences("shapes3d", split, 1, 64) for split in ("train", "test"))
+    assert train.images is test.images
+    assert train.images.in_memory == in_memory
+    batch = train.sample(8, generator=torch.Generator().manual_seed(0))
+    assert batch.frames.shape == (8, 2, 3, 64, 64)
+    place = train.grid_indices(torch.arange(4), torch.zeros(4).long(), torch.tensor([[0, 1]]).expand(4, -1))
+    found = train.batch(torch.arange(4), 0).frames[..., 0, 0, 0]
+    assert torch.equal((255 * found).round().long(), place % 251)

@@ -7,8 +7,7 @@ from sklearn.datasets import load_digits as bundled_digits
 from torch.nn import functional as F
 
 from poflow_lite.datasets import download_mnist, load_stills
-from poflow_lite.datasets.digits import STILLS
-from poflow_lite.datasets.digits import SPLITS, data_directory
+from poflow_lite.datasets.digits import SPLITS, STILLS, data_directory
 
 SIZES = {"train": 1257, "validation": 180, "test": 360}
 

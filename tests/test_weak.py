@@ -123,7 +123,7 @@ def test_every_parameter_gets_a_finite_gradient(build):
 
 
 def test_an_index_that_no_sequence_uses_is_called_back_by_a_finite_gradient(build):
-    """Its share of the batch underflows to 0: once a NaN that ended the training, then a slope of 0 that left it idle."""
+    """Its share of the batch underflows to 0: once a NaN that ended training, then a slope of 0 that left it idle."""
     model = build(use=60.0)
     with torch.no_grad():
         model.inference.network[-1].weight.zero_()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
+from pathlib import Path
 
 from poflow_lite.datasets.digits import data_directory, load_stills
 from poflow_lite.datasets.factor_sequences import MOVED, FactorSequences, starting_points
 from poflow_lite.datasets.factors import FALCOR3D, ISAAC3D, SHAPES3D, FactorImages
-from poflow_lite.datasets.files import Shapes3DFile, falcor3d, isaac3d
+from poflow_lite.datasets.files import LARGE_CHUNK, Shapes3DFile, falcor3d, isaac3d
 from poflow_lite.datasets.scenes import SCENES, load_scene
 from poflow_lite.datasets.sequences import Sequences, TransformationSequences
 from poflow_lite.datasets.transformations import PAPER_TRANSFORMATIONS
@@ -36,6 +38,15 @@ def transformation_names(data: str) -> tuple[str, ...]:
     return tuple(transformation.name for transformation in PAPER_TRANSFORMATIONS)
 
 
+@lru_cache(maxsize=1)
+def _shapes3d(path: Path, changed: float) -> Shapes3DFile:
+    """3dshapes.h5, once for all splits; read into memory if its chunks are large, as the published file's are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it advises what is done next
+        file = Shapes3DFile(path)
+    return Shapes3DFile(path, in_memory=True) if file.packed > LARGE_CHUNK else file
+
+
 _remembered_scene = lru_cache(maxsize=2)(load_scene)  # it remembers geometry it has traced, and all splits share it
 
 
@@ -56,7 +67,8 @@ def load_images(data: str, pixels: int = 64) -> FactorImages:
     if data == "shapes3d":
         if pixels != 64:
             raise ValueError(f"Shapes3D has images of 64×64 pixels, got pixels = {pixels}")
-        return Shapes3DFile(data_directory() / "3dshapes.h5")
+        path = data_directory() / "3dshapes.h5"
+        return _shapes3d(path, path.stat().st_mtime if path.exists() else 0.0)
     folder = {"falcor3d": "Falcor3D_down128", "isaac3d": "Isaac3D_down128"}[data]
     return {"falcor3d": falcor3d, "isaac3d": isaac3d}[data](data_directory() / folder, pixels)
 

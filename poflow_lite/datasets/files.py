@@ -27,7 +27,8 @@ _SHAPES3D_URL = "https://storage.googleapis.com/3d-shapes/3dshapes.h5"
 _SHAPES3D_BYTES = 267_573_662
 _SHAPES3D_SHA256 = "0a0f6ed98baff276a50f3a081a7434d788da63cb135a98189b2a5b5769be1785"
 _SHAPES3D_PIXELS = (64, 64, 3)
-_LARGE_CHUNK = 100  # images; to unpack them takes milliseconds
+LARGE_CHUNK = 100
+"""Images that are packed together, from which on reading single ones is slow: to unpack them takes milliseconds."""
 
 
 def _gather(space: FactorSpace, size: int, index: Tensor, read: Callable[[np.ndarray], np.ndarray]) -> Tensor:
@@ -124,6 +125,7 @@ class Shapes3DFile:
     Attributes:
         space, image_shape: as :class:`poflow_lite.datasets.factors.FactorImages` asks.
         name: "Shapes3D" if the file has the published size, else the name of the file.
+        packed: images to a chunk.
 
     Args:
         path, space: the file and its grid.
@@ -142,12 +144,12 @@ class Shapes3DFile:
         self._file = self._process = self._pixels = None
         with self._open() as file, _damage_named(self.path):
             self._check(file)
-            self._packed = (file["images"].chunks or (1,))[0]
+            self.packed = (file["images"].chunks or (1,))[0]
         if in_memory:
             self._load()
-        elif self._packed > _LARGE_CHUNK:
+        elif self.packed > LARGE_CHUNK:
             advice = f"in_memory=True is faster, and needs {len(space) * np.prod(_SHAPES3D_PIXELS) / 1e9:.1f} GB"
-            warnings.warn(f"{self.path} unpacks {self._packed:,} images to read one: {advice}", stacklevel=2)
+            warnings.warn(f"{self.path} unpacks {self.packed:,} images to read one: {advice}", stacklevel=2)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None, "_process": None, "_pixels": None}
@@ -193,7 +195,7 @@ class Shapes3DFile:
                 self._file, self._process = self._open(), os.getpid()
             images = self._file["images"]
             # Rows of one chunk are read at one go, or each of them would unpack it.
-            starts = np.flatnonzero(np.diff(rows // self._packed)) + 1
+            starts = np.flatnonzero(np.diff(rows // self.packed)) + 1
             for start, end in itertools.pairwise([0, *starts.tolist(), len(rows)]):
                 low, high = int(rows[start]), int(rows[end - 1]) + 1
                 found[start:end] = images[low:high][rows[start:end] - low]
@@ -207,7 +209,7 @@ class Shapes3DFile:
             return self._pixels
         pixels = np.empty((len(self.space), *_SHAPES3D_PIXELS), np.uint8)
         with _damage_named(self.path), self._open() as file, tqdm(total=len(pixels), unit="image", leave=False) as bar:
-            rows = self._packed * -(-1024 // self._packed)  # whole chunks, and enough of them for a call to be worth it
+            rows = self.packed * -(-1024 // self.packed)  # whole chunks, and enough of them for a call to be worth it
             for start in range(0, len(pixels), rows):
                 part = slice(start, min(start + rows, len(pixels)))
                 file["images"].read_direct(pixels, part, part)
