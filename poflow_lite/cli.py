@@ -240,6 +240,19 @@ def render(
 
 
 @app.command()
+def ship(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    name: Annotated[str, typer.Argument(help="Name of the copy.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the course's checkpoints.")] = Path("data/checkpoints"),
+) -> None:
+    """Copy a finished run's model, in half precision, to the checkpoints that come with the course."""
+    from poflow_lite import shipped
+
+    path = shipped.ship(run, name, out)
+    typer.echo(f"{path}: {path.stat().st_size / 2**20:.1f} MB")
+
+
+@app.command()
 def student(
     out: Annotated[Path, typer.Argument(help="Folder to write to.")],
     notebooks: Annotated[Path, typer.Option("--notebooks", help="Folder of the lessons.")] = Path("notebooks"),
@@ -268,19 +281,19 @@ def execute(
 
 def _report(metrics: dict[str, Any], folder: Path) -> None:
     """Print ``metrics.json`` as a table."""
-    rows = [
-        ("flow" if metrics["model"] == "flow-factorized" else metrics["model"], "equivariance_error"),
-        ("no motion", "no_motion"),
-        ("median frame", "median_frame"),
-        ("reconstruction floor", "reconstruction_floor"),
-    ]
-    names = list(metrics["equivariance_error"])
+    model = "flow" if metrics["model"] == "flow-factorized" else metrics["model"]
+    columns = {
+        model: "equivariance_error",
+        "no motion": "no_motion",
+        "median frame": "median_frame",
+        "reconstruction floor": "reconstruction_floor",
+    }
     typer.echo(f"\n{metrics['model']}, budget {metrics['budget']}, seed {metrics['seed']}, {metrics['data_set']}")
-    typer.echo("Equivariance error (L1 over all frames)  " + "".join(f"{name:>10}" for name in names))
-    for label, key in rows:
-        typer.echo(f"  {label:<38}" + "".join(f"{metrics[key][name]:>10.0f}" for name in names))
-    ratios = metrics["ratio_to_no_motion"]
-    typer.echo(f"  {'model ÷ no motion':<38}" + "".join(f"{ratios[name]:>10.2f}" for name in names))
+    widths = {heading: max(10, len(heading) + 2) for heading in [*columns, f"{model} ÷ no motion"]}
+    typer.echo("L1 over all frames  " + "".join(f"{heading:>{width}}" for heading, width in widths.items()))
+    for name, ratio in metrics["ratio_to_no_motion"].items():
+        errors = "".join(f"{metrics[key][name]:>{widths[heading]}.0f}" for heading, key in columns.items())
+        typer.echo(f"  {name:<18}{errors}{ratio:>{widths[f'{model} ÷ no motion']}.2f}")
     likelihood = metrics["log_likelihood"]
     typer.echo("Log-likelihood (nats per frame, N(x̂, I))")
     for name in ("prediction", "reconstruction"):

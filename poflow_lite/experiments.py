@@ -128,14 +128,14 @@ class Run:
     history: list[dict[str, float]]
 
 
-def load_run(folder: str | Path, device: str = "auto") -> Run:
-    """Load what :func:`train` left in a folder.
+def load_run(place: str | Path, device: str = "auto") -> Run:
+    """Load what :func:`train` left in a folder, or a checkpoint by the path of its file.
 
     Raises:
         FileNotFoundError: if there is no run.
         ValueError: if its checkpoint is damaged, foreign, unfinished or does not fit the configuration.
     """
-    path = Path(folder) / CHECKPOINT
+    path = Path(place) if Path(place).is_file() else Path(place) / CHECKPOINT
     saved = load_checkpoint(path)
     run = saved.metadata["run"]
     lacking = [name for name in Recipe.__dataclass_fields__ if name not in run]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,12 @@ def image_grid(
 ) -> Figure:
     """Images (rows, columns, C, H, W) on a grid, with labels at the left and on top; ``size`` in inches an image."""
     rows, columns = images.shape[:2]
-    margin = 0.1 + 0.09 * max(map(len, row_labels), default=0)
-    fig, axes = figure(size * columns + margin, size * rows + 0.3 * bool(title), rows, columns, squeeze=False)
+    row_labels = [label.replace("_", " ") for label in row_labels]
+    width = size * columns + 0.1 + 0.09 * max(map(len, row_labels), default=0)
+    title = textwrap.fill(title, int(12 * width))  # characters of the title's size to an inch
+    fig, axes = figure(
+        width, size * rows + 0.1 * bool(title) + 0.2 * len(title.splitlines()), rows, columns, squeeze=False
+    )
     fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0, rect=(0.01, 0.0, 0.98, 0.99))
     for (row, column), axis in np.ndenumerate(axes):
         axis.imshow(_pixels(images[row, column]))

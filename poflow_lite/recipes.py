@@ -36,7 +36,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "topographic-vae": {"capsules": 4, "neighbours": 3},
     "poflow": {"wave": 1.0, "initial": 0.1, "jacobian": 0.01, "naming": 1.0},
     "flow-factorized": _FLOW,
-    "weakly-supervised": {**_FLOW, "use": 100.0, "naming": 0.0},
+    "weakly-supervised": {**_FLOW, "use": 1000.0, "naming": 0.0},
 }
 """Model ↦ its own options, arguments of its class, as chosen on the validation split of digits."""
 

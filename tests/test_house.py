@@ -17,7 +17,7 @@ FLOORS = [
     {"flows", "training"},
     {"models", "learned_transport", "check"},
     {"metrics", "operators", "predictability", "lessons", "recipes"},
-    {"experiments", "grid", "comparison", "tables", "transport_study"},
+    {"experiments", "grid", "comparison", "tables", "transport_study", "shipped"},
     {"cli"},
 ]
 

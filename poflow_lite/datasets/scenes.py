@@ -259,7 +259,7 @@ class Isaac3DLite(Scene):
         return position, self.vector(0.0, 1.15, 0.4).expand_as(position)
 
     def meetings(self, rays: Rays, factors: dict[str, Tensor]) -> list[tuple[int, Meeting]]:
-        x, y = self.values(factors, "robot_x", -1.5, 1.5), self.values(factors, "robot_y", 0.75, 2.0)
+        x, y = self.values(factors, "robot_x", -1.25, 1.25), self.values(factors, "robot_y", 0.75, 2.0)
         size = self.values(factors, "object_scale", 0.7, 1.3)
         held = self.vector(x, y, 0.0)
         hand, shoulder = held + self.vector(0.0, 0.45 * size + 0.12, 0.0), self.vector(0.0, 0.9, 1.9)

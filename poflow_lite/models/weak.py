@@ -87,7 +87,7 @@ class WeaklySupervisedVAE(FlowFactorizedVAE):
         inference: nn.Module,
         temperature: tuple[float, float] = (1.0, 0.3),
         annealing: int = 500,
-        use: float = 100.0,
+        use: float = 1000.0,
         naming: float = 0.0,
         **options: Any,
     ):
