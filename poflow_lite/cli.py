@@ -307,7 +307,7 @@ def _report(metrics: dict[str, Any], folder: Path) -> None:
         )
     seconds = metrics["seconds"]
     typer.echo(f"Seconds: {seconds['train']:.0f} training, {seconds['evaluate']:.0f} evaluation ({metrics['device']})")
-    typer.echo(f"Pictures and figures: {folder}/filmstrip.png, traversal.gif, metrics.json")
+    typer.echo(f"Pictures and figures: {folder}/filmstrip.png, motion.gif, traversal.gif, metrics.json")
 
 
 def main() -> None:

@@ -160,12 +160,12 @@ def load_run(place: str | Path, device: str = "auto") -> Run:
 def evaluate(
     folder: str | Path, *, device: str = "auto", split: str = "test", progress: bool = True, pictures: bool = True
 ) -> dict[str, Any]:
-    """Measure the run in ``folder`` and write ``metrics.json``, and ``filmstrip.png`` and ``traversal.gif``, into it.
+    """Measure the run in ``folder`` and write ``metrics.json`` and the pictures of :func:`save_pictures` into it.
 
     Args:
         folder: of a finished run.
         split: "test" for figures that are reported, "validation" for choices.
-        pictures: write the two pictures.
+        pictures: write the pictures too.
 
     Returns:
         The content of ``metrics.json``: errors in L1 pixel intensities summed over frames, likelihoods in nats a frame.
@@ -213,19 +213,26 @@ def evaluate(
 
 
 def save_pictures(model: VAE, held_out: Sequences, folder: Path, title: str) -> None:
-    """Write ``filmstrip.png``, true over predicted frames of one image under each k, and ``traversal.gif``."""
+    """Write three pictures of a model into a folder.
+
+    ``filmstrip.png`` has true over predicted frames of one image under each k, ``motion.gif`` the same moving, a column
+    for each k, and ``traversal.gif`` predictions for several images, a row for each k.
+    """
     from poflow_lite import plotting
 
     transformations = torch.arange(len(held_out.names))
     generator = torch.Generator().manual_seed(0)
     batch = held_out.batch(torch.zeros(len(transformations), dtype=torch.long), transformations, generator=generator)
-    strip = plotting.filmstrip(batch.frames, predict(model, batch), held_out.names, title)
+    predicted, scale = predict(model, batch), max(1, 128 // held_out.image_shape[-1])
+    strip = plotting.filmstrip(batch.frames, predicted, held_out.names, title)
     write_atomically(folder / "filmstrip.png", lambda path: strip.savefig(path, dpi=150, format="png"))
+    moving = plotting.gif(torch.stack([batch.frames, predicted]), scale=scale)
+    write_atomically(folder / "motion.gif", lambda path: path.write_bytes(moving))
 
     images = torch.arange(min(6, len(held_out))).repeat_interleave(len(transformations))
     batch = held_out.batch(images, transformations.repeat(len(images) // len(transformations)), generator=generator)
-    grid = predict(model, batch).unflatten(0, (-1, len(transformations))).transpose(0, 1)
-    write_atomically(folder / "traversal.gif", lambda path: path.write_bytes(plotting.gif(grid)))
+    grid = plotting.gif(predict(model, batch).unflatten(0, (-1, len(transformations))).transpose(0, 1), scale=scale)
+    write_atomically(folder / "traversal.gif", lambda path: path.write_bytes(grid))
 
 
 def kl_tradeoff(

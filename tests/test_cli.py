@@ -43,6 +43,7 @@ def test_demo_trains_measures_and_draws(run, tmp_path):
     assert f"{metrics['equivariance_error']['hue']:.0f}" in out
     assert (tmp_path / "demo" / "filmstrip.png").exists()
     assert (tmp_path / "demo" / "traversal.gif").exists()
+    assert (tmp_path / "demo" / "motion.gif").exists()
 
 
 def test_demo_can_be_run_again(run, tmp_path):
