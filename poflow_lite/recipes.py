@@ -100,7 +100,7 @@ for _name, _horizon in (("shapes3d", 7), ("falcor3d", 4), ("isaac3d", 3)):
     for _data in (_name, f"{_name}-lite"):
         _own = {**_SCENE, "horizon": _horizon}
         _RECIPES[_data, "smoke"] = replace(_SMOKE, **{**_own, "test_images": 8})
-        _RECIPES[_data, "lecture"] = Recipe(steps=2000, likelihood_images=8, **_own)
+        _RECIPES[_data, "lecture"] = Recipe(steps=6000, likelihood_images=8, **_own)
         _RECIPES[_data, "full"] = Recipe(steps=20_000, **{**_own, "channels": (32, 64, 128, 128), "hidden": 512})
 
 
