@@ -70,7 +70,7 @@ def test_config_records_what_was_run(finished):
 def test_nothing_half_written_is_left(finished):
     folder, _ = finished
     assert {file.name for file in folder.iterdir()} == {
-        "config.json", "checkpoint.safetensors", "metrics.json", "filmstrip.png", "traversal.gif",
+        "config.json", "checkpoint.safetensors", "metrics.json", "filmstrip.png", "motion.gif", "traversal.gif",
     }  # fmt: skip
 
 
