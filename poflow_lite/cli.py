@@ -136,6 +136,29 @@ def transport(
 
 
 @app.command()
+def beyond(
+    data: Data = "digits",
+    seeds: Annotated[str, typer.Option("--seeds", help="Separated by commas.")] = "0",
+    budget: Budget = "lecture",
+    studies: Annotated[
+        str, typer.Option("--studies", help="Names separated by commas.")
+    ] = "supervised,sparse,matching",
+    out: Out = Path("runs/beyond"),
+    jobs: Annotated[int, typer.Option("--jobs", help="Cells that run at once, each on its share of the cores.")] = 1,
+    split: Annotated[str, typer.Option("--split", help="test, or validation when choosing settings.")] = "test",
+    images: Annotated[int, typer.Option("--images", help="How many images are measured, at most.")] = 2000,
+    device: Device = "auto",
+) -> None:
+    """Learn flows without labels (sparse), or without simulation (matching), beside the supervised one (lesson 12)."""
+    from poflow_lite import beyond as study
+
+    chosen = {"budget": budget, "seeds": _numbers(seeds, "--seeds", int), "studies": studies.split(",")}
+    result = study.study_beyond(data, out, **chosen, jobs=jobs, split=split, images=images, device=device)
+    typer.echo("\n" + study.beyond_table(result))
+    _require_all_done(result, out)
+
+
+@app.command()
 def compare(
     data: Data = "digits",
     models: Annotated[str, typer.Option("--models", help="Names separated by commas, or all.")] = "all",
@@ -172,11 +195,138 @@ def compare(
         **_assignments(assign),
     )
     typer.echo("\n" + tables.write_tables(result, out))
+    _require_all_done(result, out)
+
+
+@app.command()
+def ablate(
+    data: Data = "digits",
+    groups: Annotated[
+        str, typer.Option("--groups", help="hamilton-jacobi, prior, density, field, … separated by commas, or all.")
+    ] = "all",
+    seeds: Annotated[str, typer.Option("--seeds", help="Separated by commas.")] = "0,1,2",
+    budget: Budget = "lecture",
+    out: Out = Path("runs/ablations"),
+    jobs: Annotated[int, typer.Option("--jobs", help="Cells that run at once, each on its share of the cores.")] = 1,
+    backend: Annotated[str, typer.Option("--backend", help="loky (this machine), dask or ray (a cluster).")] = "loky",
+    split: Annotated[str, typer.Option("--split", help="test, or validation when choosing settings.")] = "test",
+    images: Annotated[int, typer.Option("--images", help="How many images are measured, at most.")] = 2000,
+    assign: Assign = None,
+    device: Device = "auto",
+) -> None:
+    """Change one part of the flow-factorized VAE at a time, and put what each is good for into one table."""
+    from poflow_lite import ablation_tables, ablations
+
+    result = ablations.ablate(
+        data,
+        out,
+        budget=budget,
+        groups=None if groups == "all" else [name.strip() for name in groups.split(",")],
+        seeds=_numbers(seeds, "--seeds", int),
+        split=split,
+        images=images,
+        jobs=jobs,
+        backend=backend,
+        device=device,
+        **_assignments(assign),
+    )
+    typer.echo("\n" + ablation_tables.write_tables(result, out))
+    typer.echo(f"Figure and numbers: {out}/ablations.png, table.csv, ablations.json")
+    _require_all_done(result, out)
+
+
+@app.command()
+def cost(
+    data: Data = "digits",
+    axes: Annotated[
+        str, typer.Option("--axes", help="latent, horizon, transformations, batch_size, pixels; or all.")
+    ] = "all",
+    models: Annotated[str, typer.Option("--models", help="Names separated by commas, or all.")] = "all",
+    seeds: Annotated[str, typer.Option("--seeds", help="Separated by commas.")] = "0",
+    steps: Annotated[
+        str, typer.Option("--steps", help="Numbers of steps to train for, separated by commas.")
+    ] = "125,250,500,1000,2000",
+    thresholds: Annotated[
+        str, typer.Option("--thresholds", help="Shares of the error of no motion, separated by commas.")
+    ] = "0.5,0.35,0.25",
+    budget: Budget = "lecture",
+    out: Out = Path("runs/cost"),
+    jobs: Annotated[int, typer.Option("--jobs", help="Cells that run at once; times are measured alone.")] = 1,
+    memory: Annotated[bool, typer.Option(help="Measure memory too: some seconds for each model and value.")] = True,
+    assign: Assign = None,
+    device: Device = "auto",
+) -> None:
+    """Measure time and memory of a training step against each size, and how long training takes to reach an error."""
+    from poflow_lite import cost_study, costs, recipes
+
+    changes = _assignments(assign)
+    if "steps" in changes:
+        raise ValueError("cost trains for several numbers of steps: give them by --steps 125,250, not by --set")
+    result = cost_study.study_costs(
+        data,
+        out,
+        budget=budget,
+        axes=list(costs.AXES) if axes == "all" else axes.split(","),
+        models=list(recipes.MODELS) if models == "all" else models.split(","),
+        seeds=_numbers(seeds, "--seeds", int),
+        steps=_numbers(steps, "--steps", int),
+        thresholds=_numbers(thresholds, "--thresholds", float),
+        memory=memory,
+        jobs=jobs,
+        device=device,
+        **changes,
+    )
+    typer.echo("\n" + cost_study.cost_table(result))
+    typer.echo(f"Figure and numbers: {out}/costs.png, costs.md, costs.json")
     if result["failed"]:
         raise ValueError(
             f"{len(result['failed'])} cells failed ({', '.join(result['failed'])}): their error.txt in {out} says why; "
             "the same command tries them again"
         )
+
+
+def _require_all_done(result: dict[str, Any], out: Path) -> None:
+    """Raise a ValueError that names the cells of a grid that failed, once what is done has been shown."""
+    if result["failed"]:
+        raise ValueError(
+            f"{len(result['failed'])} cells failed ({', '.join(result['failed'])}): their error.txt in {out} says why; "
+            "the same command tries them again"
+        )
+
+
+@app.command()
+def generalise(
+    data: Annotated[str, typer.Option("--data", help="digits, mnist, letters or sprites.")] = "digits",
+    models: Annotated[str, typer.Option("--models", help="Names separated by commas, or all.")] = "all",
+    trials: Annotated[str, typer.Option("--trials", help="Names separated by commas, or all.")] = "all",
+    seeds: Annotated[str, typer.Option("--seeds", help="Separated by commas.")] = "0",
+    budget: Budget = "lecture",
+    out: Out = Path("runs/generalise"),
+    jobs: Annotated[int, typer.Option("--jobs", help="Cells that run at once, each on its share of the cores.")] = 1,
+    split: Annotated[str, typer.Option("--split", help="test, or validation when choosing settings.")] = "test",
+    images: Annotated[int, typer.Option("--images", help="Images shown in each trial, at most.")] = 180,
+    assign: Assign = None,
+    device: Device = "auto",
+) -> None:
+    """Try all models on what they were not trained on: motions, poses, classes, data sets, images hard to read."""
+    from poflow_lite import generalisation
+    from poflow_lite.trials import TRIALS
+
+    result = generalisation.generalise(
+        data,
+        out,
+        models=generalisation.COMPARED if models == "all" else models.split(","),
+        trials=tuple(TRIALS) if trials == "all" else [name.strip() for name in trials.split(",")],
+        seeds=_numbers(seeds, "--seeds", int),
+        budget=budget,
+        split=split,
+        images=images,
+        jobs=jobs,
+        device=device,
+        **_assignments(assign),
+    )
+    typer.echo("\n" + generalisation.write_generalisation(result, out))
+    _require_no_failures(result, out)
 
 
 def _values(text: str, option: str) -> tuple[str, list[Any]]:
@@ -277,6 +427,14 @@ def execute(
         typer.echo(f"{path.name}: {seconds:.0f} s, " + ("no problems" if not problems else f"{len(problems)} problems"))
         for problem in problems:
             typer.echo(f"  {problem}")
+
+
+def _require_no_failures(result: dict[str, Any], out: Path) -> None:
+    if result["failed"]:
+        raise ValueError(
+            f"{len(result['failed'])} cells failed ({', '.join(result['failed'])}): their error.txt in {out} says why; "
+            "the same command tries them again"
+        )
 
 
 def _report(metrics: dict[str, Any], folder: Path) -> None:

@@ -144,7 +144,7 @@ def load_run(place: str | Path, device: str = "auto") -> Run:
             f"{path} was made by another version of this package ({', '.join(lacking)} missing): train again"
         )
     fields = {name: run[name] for name in Recipe.__dataclass_fields__}
-    settings = Recipe(**fields | {"channels": tuple(fields["channels"])})
+    settings = Recipe(**fields | {name: tuple(fields[name]) for name in ("channels", "left_out")})
     if saved.metadata["step"] < settings.steps:
         raise ValueError(
             f"{path} stopped at step {saved.metadata['step']} of {settings.steps}: "

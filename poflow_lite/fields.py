@@ -1,8 +1,8 @@
-"""Velocity fields v^k(z, t) that a flow can follow: what they must offer, and two that are not learned potentials.
+"""Velocity fields v^k(z, t) that a flow can follow: what they must offer, and those that are not learned potentials.
 
 A gradient field v = ∇u is curl-free: its Jacobian is symmetric, and it carries densities along paths of optimal
 transport but cannot turn in circles. A divergence-free field is the opposite: it turns, and changes no density at all.
-(Helmholtz: in the plane or in space, a field that decays is the sum of one of each.)
+(Helmholtz: in the plane or in space, a field that decays is the sum of one of each.) A free field is neither.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.func import grad, jacrev, vjp, vmap
 
 from poflow_lite.potentials import checked_arguments, time_features
 
-__all__ = ["DivergenceFreeField", "Field", "FunctionPotential"]
+__all__ = ["DivergenceFreeField", "Field", "FreeField", "FunctionPotential"]
 
 
 class Field(Protocol):
@@ -94,7 +94,114 @@ class FunctionPotential(nn.Module):
         return y[0] * self.function(z[None], t[None])[0]
 
 
-class DivergenceFreeField(nn.Module):
+class _HiddenUnits(nn.Module):
+    """What :class:`FreeField` and :class:`DivergenceFreeField` share, and :class:`potentials.Potential` has as well:
+
+        v^k(z, t) = Σ_j tanh(h^k_j) r^k_j + M^k z + C^k φ̂(t),      h^k_j = w^k_j·z + v^k_j·φ̂(t)
+
+    all K at once in plain matrix products. A subclass declares C ("linear"), and says how the directions r and the
+    matrix M come about.
+    """
+
+    def __init__(self, latent: int, transformations: int, width: int, horizon: int, frequencies: int):
+        super().__init__()
+        sizes = {"latent": latent, "transformations": transformations, "width": width, "horizon": horizon}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
+        self.latent, self.transformations = latent, transformations
+        self.horizon, self.frequencies = horizon, frequencies
+        features = 2 + 2 * frequencies
+        self.inner = nn.Parameter(torch.randn(transformations, width, latent) / math.sqrt(latent))  # w
+        self.inner_time = nn.Parameter(0.5 * torch.randn(transformations, width, features))  # v
+
+    def velocity(self, z: Tensor, t: Tensor | float, k: Tensor) -> Tensor:
+        """v^k(z, t): (B, d), latent units per frame."""
+        y, phi = self._arguments(z, t, k)
+        slope = y[..., None] * torch.tanh(self._hidden(z, phi))  # (B, K, m)
+        affine = y[..., None] * torch.cat([z, phi], -1)[:, None]  # (B, K, d+f)
+        matrix = torch.cat([self._matrix(), self.linear], -1)  # (K, d, d+f)
+        return slope.flatten(1) @ self._directions().flatten(0, 1) + affine.flatten(1) @ matrix.mT.flatten(0, 1)
+
+    def jacobian(self, z: Tensor, t: Tensor | float, k: Tensor) -> Tensor:
+        """∂v/∂z = Σ_j (1 - tanh² h_j) r_j w_jᵀ + M: (B, d, d)."""
+        y, phi = self._arguments(z, t, k)
+        products = (self._directions()[..., :, None] * self.inner[..., None, :]).flatten(0, 1).flatten(1)  # r wᵀ
+        found = self._bend(z, phi, y).flatten(1) @ products + y @ self._matrix().flatten(1)
+        return found.unflatten(-1, (self.latent, self.latent))
+
+    def jacobian_vector(self, z: Tensor, t: Tensor | float, k: Tensor, vector: Tensor) -> Tensor:
+        """(∂v/∂z) e for vectors e (B, d): (B, d), in O(m d) without building the Jacobian."""
+        y, phi = self._arguments(z, t, k)
+        turned = self._bend(z, phi, y).flatten(1) * (vector @ self.inner.flatten(0, 1).T)
+        affine = y[..., None] * vector[:, None]  # (B, K, d)
+        return turned @ self._directions().flatten(0, 1) + affine.flatten(1) @ self._matrix().mT.flatten(0, 1)
+
+    def divergence(self, z: Tensor, t: Tensor | float, k: Tensor) -> Tensor:
+        """∇·v = Σ_j (1 - tanh² h_j) r_j·w_j + tr M: (B,), per frame."""
+        y, phi = self._arguments(z, t, k)
+        along = (self._directions() * self.inner).sum(-1).flatten()  # r·w
+        return self._bend(z, phi, y).flatten(1) @ along + y @ torch.diagonal(self._matrix(), dim1=1, dim2=2).sum(-1)
+
+    def _directions(self) -> Tensor:
+        """r: (K, m, d)."""
+        raise NotImplementedError
+
+    def _matrix(self) -> Tensor:
+        """M: (K, d, d)."""
+        raise NotImplementedError
+
+    def _arguments(self, z: Tensor, t: Tensor | float, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Checked mixing weights y (B, K) and φ̂(t) (B, f)."""
+        y, t = checked_arguments(z, t, k, self.latent, self.transformations)
+        return y, time_features(t, self.horizon, self.frequencies)[0]
+
+    def _hidden(self, z: Tensor, phi: Tensor) -> Tensor:
+        """h: (B, K, m)."""
+        weight = torch.cat([self.inner, self.inner_time], -1).flatten(0, 1)
+        return (torch.cat([z, phi], -1) @ weight.T).unflatten(-1, self.inner.shape[:2])
+
+    def _bend(self, z: Tensor, phi: Tensor, y: Tensor) -> Tensor:
+        """y_k (1 - tanh² h): (B, K, m)."""
+        return y[..., None] * (1 - torch.tanh(self._hidden(z, phi)).square())
+
+
+class FreeField(_HiddenUnits):
+    """K fields of which nothing is asked: each hidden unit pushes along a direction r_j of its own.
+
+        v^k(z, t) = Σ_j tanh(h^k_j) r^k_j + M^k z + C^k φ̂(t),      h^k_j = w^k_j·z + v^k_j·φ̂(t)
+
+    The three fields differ only in what ties the direction r_j of the push to the direction w_j in which it varies:
+    in a gradient field (:class:`potentials.Potential`) r_j = a_j w_j and M is symmetric, in a
+    :class:`DivergenceFreeField` r_j ⟂ w_j and M is antisymmetric, here nothing. It contains the other two, and
+    begins, as they do, with pushes of about 0.1/√m.
+
+    Args:
+        latent: d.
+        transformations: K.
+        width: m, hidden units of each field.
+        horizon: T, the unit of time inside φ.
+        frequencies: number of sine and cosine pairs in φ.
+
+    Raises:
+        ValueError: for sizes below 1; in the methods for shapes that do not fit or an index out of range.
+    """
+
+    def __init__(self, latent: int, transformations: int, width: int = 64, horizon: int = 8, frequencies: int = 2):
+        super().__init__(latent, transformations, width, horizon, frequencies)
+        scale = 0.1 / math.sqrt(width * latent)
+        self.outer = nn.Parameter(scale * torch.randn(transformations, width, latent))  # r
+        self.matrix = nn.Parameter(torch.zeros(transformations, latent, latent))  # M
+        self.linear = nn.Parameter(torch.zeros(transformations, latent, self.inner_time.shape[-1]))  # C
+
+    def _directions(self) -> Tensor:
+        return self.outer
+
+    def _matrix(self) -> Tensor:
+        return self.matrix
+
+
+class DivergenceFreeField(_HiddenUnits):
     """K fields without sources, by construction and not by a penalty:
 
         v^k(z, t) = Σ_j tanh(h^k_j) r^k_j + Ω^k z + C^k φ̂(t),      h^k_j = w^k_j·z + v^k_j·φ̂(t)
@@ -111,56 +218,24 @@ class DivergenceFreeField(nn.Module):
         horizon: T, the unit of time inside φ.
         frequencies: number of sine and cosine pairs in φ.
 
+    Raises:
+        ValueError: for sizes below 1; in the methods for shapes that do not fit or an index out of range.
+
     Source: the construction is classical; Richter-Powell, Lipman & Chen 2022 use it with deep networks.
     """
 
     def __init__(self, latent: int, transformations: int, width: int = 64, horizon: int = 8, frequencies: int = 2):
-        super().__init__()
-        self.latent, self.transformations = latent, transformations
-        self.horizon, self.frequencies = horizon, frequencies
-        features = 2 + 2 * frequencies
-        scale = 1 / math.sqrt(latent)
-        self.inner = nn.Parameter(scale * torch.randn(transformations, width, latent))  # w
-        self.inner_time = nn.Parameter(0.5 * torch.randn(transformations, width, features))  # v
-        self.left = nn.Parameter(scale * torch.randn(transformations, width, latent))  # p
-        self.right = nn.Parameter(0.1 / math.sqrt(width) * torch.randn(transformations, width, latent))  # q
+        super().__init__(latent, transformations, width, horizon, frequencies)
+        shape = transformations, width, latent
+        self.left = nn.Parameter(torch.randn(shape) / math.sqrt(latent))  # p
+        self.right = nn.Parameter(0.1 / math.sqrt(width) * torch.randn(shape))  # q
         self.rotation = nn.Parameter(torch.zeros(transformations, latent, latent))  # Ω = (M - Mᵀ)/2
-        self.linear = nn.Parameter(torch.zeros(transformations, latent, features))  # C
-
-    def velocity(self, z: Tensor, t: Tensor | float, k: Tensor) -> Tensor:
-        """v^k(z, t): (B, d), latent units per frame."""
-        y, phi = self._arguments(z, t, k)
-        push = torch.einsum("bk,bkm,kmi->bi", y, torch.tanh(self._hidden(z, phi)), self._directions())
-        return (
-            push
-            + torch.einsum("bk,kij,bj->bi", y, self._antisymmetric(), z)
-            + torch.einsum("bk,kif,bf->bi", y, self.linear, phi)
-        )
-
-    def jacobian(self, z: Tensor, t: Tensor | float, k: Tensor) -> Tensor:
-        """∂v/∂z = Σ_j (1 - tanh² h_j) r_j w_jᵀ + Ω: (B, d, d), of trace zero."""
-        y, phi = self._arguments(z, t, k)
-        bend = y[..., None] * (1 - torch.tanh(self._hidden(z, phi)).square())
-        turned = torch.einsum("bkm,kmi,kmj->bij", bend, self._directions(), self.inner)
-        return turned + torch.einsum("bk,kij->bij", y, self._antisymmetric())
-
-    def jacobian_vector(self, z: Tensor, t: Tensor | float, k: Tensor, vector: Tensor) -> Tensor:
-        """(∂v/∂z) e for vectors e (B, d): (B, d)."""
-        return torch.einsum("bij,bj->bi", self.jacobian(z, t, k), vector)
+        self.linear = nn.Parameter(torch.zeros(transformations, latent, self.inner_time.shape[-1]))  # C
 
     def divergence(self, z: Tensor, t: Tensor | float, k: Tensor) -> Tensor:
         """∇·v = 0 everywhere, whatever the parameters: (B,)."""
         self._arguments(z, t, k)
         return z.new_zeros(len(z))
-
-    def _arguments(self, z: Tensor, t: Tensor | float, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Checked mixing weights y (B, K) and φ̂(t) (B, f)."""
-        y, t = checked_arguments(z, t, k, self.latent, self.transformations)
-        return y, time_features(t, self.horizon, self.frequencies)[0]
-
-    def _hidden(self, z: Tensor, phi: Tensor) -> Tensor:
-        """h: (B, K, m)."""
-        return torch.einsum("bi,kmi->bkm", z, self.inner) + torch.einsum("bf,kmf->bkm", phi, self.inner_time)
 
     def _directions(self) -> Tensor:
         """r = p (q·w) - q (p·w): (K, m, d)."""
@@ -168,5 +243,5 @@ class DivergenceFreeField(nn.Module):
         p_w = (self.left * self.inner).sum(-1, keepdim=True)
         return self.left * q_w - self.right * p_w
 
-    def _antisymmetric(self) -> Tensor:
+    def _matrix(self) -> Tensor:
         return 0.5 * (self.rotation - self.rotation.mT)

@@ -27,6 +27,7 @@ __all__ = [
     "Path",
     "PotentialFlow",
     "RungeKutta",
+    "StaticPrior",
     "log_det_identity_plus",
 ]
 
@@ -88,7 +89,7 @@ class _Stages:
         return function(self.z.flatten(0, -2), self.t.flatten(), *rest).unflatten(0, self.t.shape)
 
 
-# --- the change of log-density, three ways ------------------------------------------------------------------------
+# --- the change of log-density, three ways, and the way to leave it out -------------------------------------------
 
 
 def _step_jacobians(field: Field, stages: _Stages, method: RungeKutta, h: float) -> Tensor:
@@ -122,7 +123,17 @@ def _hutchinson(
     return h * traces @ stages.z.new_tensor(method.weights)
 
 
-DENSITIES: dict[str, Callable[..., Tensor]] = {"exact": _exact, "laplacian": _laplacian, "hutchinson": _hutchinson}
+def _ignored(field: Field, stages: _Stages, method: RungeKutta, h: float, _: torch.Generator | None) -> Tensor:
+    """0, as if volumes never changed. Wrong on purpose, unless the field is divergence-free: it is for the ablation."""
+    return stages.z.new_zeros(stages.z.shape[:-2])
+
+
+DENSITIES: dict[str, Callable[..., Tensor]] = {
+    "exact": _exact,
+    "laplacian": _laplacian,
+    "hutchinson": _hutchinson,
+    "ignored": _ignored,
+}
 
 
 @dataclass
@@ -160,7 +171,7 @@ class Flow(nn.Module):
         substeps: steps of size h = 1 / substeps that cross one frame.
         density: one of :data:`DENSITIES`. "exact" is the log-determinant of the numerical map; "laplacian" integrates
             the divergence, which is the density of the continuous flow, up to O(h^order); "hutchinson" estimates that
-            without bias from one random direction for each path.
+            without bias from one random direction for each path; "ignored" is 0, to see what the density is good for.
 
     Raises:
         ValueError: for an unknown method or density, or ``substeps`` below 1.
@@ -363,8 +374,8 @@ class DiffusionPrior(nn.Module):
 
     def variance(self, t: Tensor | float, k: Tensor) -> Tensor:
         """1 + 2 D_k t for each sample: t a number, (B,) or (B, n); the result has shape (B,) or (B, n)."""
-        diffusion = mixing_weights(k, self.transformations).to(self.raw) @ self.diffusion  # (B,)
-        t = torch.as_tensor(t, dtype=self.raw.dtype, device=self.raw.device)
+        diffusion = self._of_each(k)
+        t = torch.as_tensor(t, dtype=diffusion.dtype, device=diffusion.device)
         return 1 + 2 * t * (diffusion[:, None] if t.ndim == 2 else diffusion)
 
     def log_prob(self, z: Tensor, t: Tensor | float, k: Tensor) -> Tensor:
@@ -374,9 +385,31 @@ class DiffusionPrior(nn.Module):
 
     def potential(self, z: Tensor, t: Tensor | float, k: Tensor) -> Tensor:
         """ψ^k(z, t) = -D_k log p_t(z | k): (B,), for z (B, d)."""
-        diffusion = mixing_weights(k, self.transformations).to(self.raw) @ self.diffusion
-        return -diffusion * self.log_prob(z, t, k)
+        return -self._of_each(k) * self.log_prob(z, t, k)
 
     def particles(self, z: Tensor, t: Tensor | float, k: Tensor) -> Tensor:
         """Where ∇ψ carries a particle of p_0 by time t: z_t = z_0 √(1 + 2 D_k t), (B, d)."""
         return z * self.variance(t, k).sqrt()[..., None]
+
+    def _of_each(self, k: Tensor) -> Tensor:
+        """D of each sample, mixed where k is: (B,)."""
+        diffusion = self.diffusion
+        return mixing_weights(k, self.transformations).to(diffusion) @ diffusion
+
+
+class StaticPrior(DiffusionPrior):
+    """The prior that stays p_t(z | k) = N(0, I) for all t: a :class:`DiffusionPrior` with D_k = 0, not trained.
+
+    Args:
+        transformations: K.
+    """
+
+    def __init__(self, transformations: int):
+        nn.Module.__init__(self)
+        self.transformations = transformations
+        self.register_buffer("zero", torch.zeros(transformations), persistent=False)
+
+    @property
+    def diffusion(self) -> Tensor:
+        """D_k = 0, (K,)."""
+        return self.zero

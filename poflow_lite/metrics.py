@@ -29,6 +29,7 @@ __all__ = [
     "LogLikelihood",
     "MedianFrame",
     "autoencode",
+    "autoencode_frames",
     "equivariance_error",
     "equivariance_errors",
     "index_accuracy",
@@ -92,9 +93,15 @@ def autoencode(model: VAE, batch: Batch) -> Tensor:
     Its error is the reconstruction floor: what remains when the motion is known and only coding errs. It means
     something for a model whose encoder was trained on frames x_t of all t, not on x_0 alone.
     """
-    device = next(model.parameters()).device
-    latents = model.encode(batch.frames.flatten(0, 1).to(device)).mean
-    return model.decode(latents.unflatten(0, batch.times.shape)).mean.to(batch.frames.device)
+    frames = batch.frames.to(next(model.parameters()).device)
+    return autoencode_frames(model, frames).to(batch.frames.device)
+
+
+@torch.no_grad()
+def autoencode_frames(model: VAE, frames: Tensor) -> Tensor:
+    """E[x | μ(x_t)] of frames (B, n, C, H, W) on the model's device, each by itself."""
+    latents = model.encode(frames.flatten(0, 1)).mean
+    return model.decode(latents.unflatten(0, frames.shape[:2])).mean
 
 
 # --- equivariance error -------------------------------------------------------------------------------------------

@@ -232,13 +232,17 @@ def fit_operator(name: str, model: VAE, sequences: Sequences, latents: Tensor) -
 def moved_by(model: VAE, operator: Operator) -> VAE:
     """The same model, weights shared, with the operator for its transport; whatever measures a model measures it.
 
-    Its density follows: an affine map changes log q by -log |det A|, the other operators leave volumes as they are.
+    Its density follows. An operator that knows the whole :class:`flows.Path` from z and k has a method ``path``, one
+    whose change of log-density depends on k alone has ``log_det`` (an affine map changes log q by -log |det A|), and
+    the others leave volumes as they are.
     """
 
     def transport(z: Tensor, k: Tensor, steps: int) -> Path:
+        if hasattr(operator, "path"):
+            return operator.path(z, k)
         path = operator(z, k)
-        still = z.new_zeros(len(z), steps)
-        return Path(path, operator.log_det(k) if isinstance(operator, Linear) else still, path.diff(dim=1))
+        log_det = operator.log_det(k) if hasattr(operator, "log_det") else z.new_zeros(len(z), steps)
+        return Path(path, log_det, path.diff(dim=1))
 
     moved = copy.copy(model)
     moved.transport = transport

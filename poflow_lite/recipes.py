@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from poflow_lite.datasets import Sequences, load_sequences
+from poflow_lite.deep_potentials import DeepPotential
 from poflow_lite.errors import require_known
-from poflow_lite.flows import DiffusionPrior, PotentialFlow
+from poflow_lite.fields import DivergenceFreeField, FreeField
+from poflow_lite.flows import METHODS, DiffusionPrior, Flow, PotentialFlow, StaticPrior
 from poflow_lite.models import (
     VAE,
     FactorVAE,
@@ -27,7 +29,20 @@ __all__ = ["BUDGETS", "MODELS", "Recipe", "build_model", "recipe", "sequences"]
 
 BUDGETS = ("smoke", "lecture", "full")
 
-_FLOW = {"hamilton_jacobi": 10.0, "autoencoding": 0.05, "initial": 0.0}
+_FLOW = {
+    "hamilton_jacobi": 10.0,
+    "autoencoding": 0.05,
+    "agreement": 0.0,
+    "initial": 0.0,
+    "path_kl": 1.0,
+    "field": "gradient",
+    "depth": 1,
+    "force": "learned",
+    "prior": "diffusion",
+    "density": "exact",
+    "method": "euler",
+    "substeps": 1,
+}
 MODELS: dict[str, dict[str, Any]] = {
     "vae": {},
     "beta-vae": {},
@@ -38,7 +53,16 @@ MODELS: dict[str, dict[str, Any]] = {
     "flow-factorized": _FLOW,
     "weakly-supervised": {**_FLOW, "use": 1000.0, "naming": 0.0},
 }
-"""Model ↦ its own options, arguments of its class, as chosen on the validation split of digits."""
+"""Model ↦ its own options, as chosen on the validation split of digits: arguments of its class, or of its flow."""
+
+_WORDS = {
+    "field": ("gradient", "free", "divergence-free"),
+    "force": ("learned", "none"),
+    "prior": ("diffusion", "static"),
+    "density": ("exact", "laplacian", "ignored"),
+    "method": tuple(METHODS),
+}
+"""Options that are words ↦ the words that they may be."""
 
 _SHARED = {"vae": {"beta": 1.0}}
 """Model ↦ fields of the recipe in which it departs from all others."""
@@ -57,6 +81,8 @@ class Recipe:
         likelihood: p(x | z) in training.
         beta: weight of the KL terms. The plain VAE has 1, by definition.
         labelled: share of the training images whose k is told to the weakly supervised model.
+        share: share of the training images that are used at all, the first ones.
+        left_out: labels whose images are left out of training: classes that a model never sees.
         pixels: along each side of an image.
         horizon, start: T, and "fixed" or "random" start poses.
         test_images: images on which the equivariance error is measured, at most.
@@ -77,6 +103,8 @@ class Recipe:
     likelihood: str = "bernoulli"
     beta: float = 0.03
     labelled: float = 0.0
+    share: float = 1.0
+    left_out: tuple[int, ...] = ()
     pixels: int = 28
     horizon: int = 8
     start: str = "fixed"
@@ -95,6 +123,9 @@ _RECIPES = {
     ("mnist", "lecture"): Recipe(steps=4000, likelihood_images=16),
     ("mnist", "full"): Recipe(steps=20_000, latent=48, channels=(48, 96), hidden=512),
 }
+for _like, _others in (("digits", ("digits-five", "letters", "sprites")), ("mnist", ("mnist-five",))):
+    for _data in _others:
+        _RECIPES |= {(_data, budget): _RECIPES[_like, budget] for budget in BUDGETS}
 _SCENE = {"pixels": 64, "channels": (16, 32, 64, 128), "learning_rate": 3e-3, "test_images": 500}
 for _name, _horizon in (("shapes3d", 7), ("falcor3d", 4), ("isaac3d", 3)):
     for _data in (_name, f"{_name}-lite"):
@@ -108,7 +139,8 @@ def recipe(data: str, budget: str, model: str = "flow-factorized", **changes: An
     """The recipe of a budget on a data set for a model, with some fields, or options of the model, changed.
 
     Raises:
-        ValueError: for an unknown data set, budget, model, precision or setting; the message lists the known ones.
+        ValueError: for an unknown data set, budget, model, precision or setting; the message lists the known ones. For
+            options that do not go together, or numbers out of range.
     """
     require_known("data set", data, dict.fromkeys(name for name, _ in _RECIPES))
     require_known("budget", budget, BUDGETS)
@@ -122,12 +154,35 @@ def recipe(data: str, budget: str, model: str = "flow-factorized", **changes: An
     require_known("precision", settings.precision, ("float32", "bfloat16"))
     if not 0 <= settings.labelled <= 1:
         raise ValueError(f"labelled is a share of the training images, from 0 to 1, got {settings.labelled}")
+    if not 0 < settings.share <= 1:
+        raise ValueError(f"share is a share of the training images, above 0 and up to 1, got {settings.share}")
+    _require_options(own)
     return settings
+
+
+def _require_options(own: dict[str, Any]) -> None:
+    """Raise a ValueError for options of a flow that are unknown, out of range, or do not go together."""
+    for name, words in _WORDS.items():
+        if name in own:
+            require_known(name, own[name], words)
+    for name in ("depth", "substeps"):
+        if name in own and not (isinstance(own[name], int) and own[name] >= 1):
+            raise ValueError(f"{name} must be a whole number of at least 1, got {own[name]}")
+    if own.get("field", "gradient") != "gradient":
+        for name, neutral in (("hamilton_jacobi", 0), ("depth", 1)):
+            if own[name] != neutral:
+                raise ValueError(
+                    f"{name} = {own[name]} needs a potential, which a {own['field']} field does not have: "
+                    f"set {name} to {neutral}, or field to gradient"
+                )
 
 
 def sequences(data: str, split: str, settings: Recipe) -> Sequences:
     """Sequences of one split in the paper's protocol; see :func:`datasets.load_sequences`."""
-    return load_sequences(data, split, settings.horizon, settings.pixels, settings.start, settings.labelled)
+    form = settings.horizon, settings.pixels, settings.start, settings.labelled
+    if split != "train":
+        return load_sequences(data, split, *form)
+    return load_sequences(data, split, *form, settings.share, settings.left_out)
 
 
 def build_model(
@@ -166,15 +221,52 @@ def build_model(
         if model == "topographic-vae":
             return TopographicVAE(encoder, decoder, settings.latent, **shared, **own)
 
-        potential = Potential(settings.latent, transformations, settings.width, settings.horizon, settings.frequencies)
-        flow, namer = PotentialFlow(potential), (image_shape, transformations)
+        namer = image_shape, transformations
         if model == "poflow":
+            flow = _flow(settings, transformations)
             return PoFlow(encoder, decoder, flow, TransformationEncoder(*namer), **shared, **own)
-        force = Force(settings.latent, transformations, horizon=settings.horizon) if own["hamilton_jacobi"] else None
-        parts = (encoder, decoder, flow, DiffusionPrior(transformations), force)
+        parts, own = _motion(settings, own, transformations)
         if model == "flow-factorized":
-            return FlowFactorizedVAE(*parts, **shared, **own)
+            return FlowFactorizedVAE(encoder, decoder, *parts, **shared, **own)
         annealing = max(1, settings.steps // 2)
         return WeaklySupervisedVAE(
-            *parts, inference=TransformationEncoder(*namer), annealing=annealing, **shared, **own
+            encoder, decoder, *parts, inference=TransformationEncoder(*namer), annealing=annealing, **shared, **own
         )
+
+
+def _flow(
+    settings: Recipe,
+    transformations: int,
+    field: str = "gradient",
+    depth: int = 1,
+    method: str = "euler",
+    substeps: int = 1,
+    density: str = "exact",
+) -> Flow:
+    """A flow along one of the fields of :data:`_WORDS`, freshly initialised."""
+    sizes = {
+        "latent": settings.latent,
+        "transformations": transformations,
+        "width": settings.width,
+        "horizon": settings.horizon,
+        "frequencies": settings.frequencies,
+    }
+    if field != "gradient":
+        kind = {"free": FreeField, "divergence-free": DivergenceFreeField}[field]
+        return Flow(kind(**sizes), method, substeps, density)
+    potential = Potential(**sizes) if depth == 1 else DeepPotential(depth=depth, **sizes)
+    return PotentialFlow(potential, method, substeps, density)
+
+
+def _motion(
+    settings: Recipe, own: dict[str, Any], transformations: int
+) -> tuple[tuple[Flow, DiffusionPrior, Force | None], dict[str, Any]]:
+    """Flow, prior and force of a flow-factorized model, and those of its own options that are left for its class."""
+    left, chosen = dict(own), {}
+    for name in ("field", "depth", "method", "substeps", "density"):
+        chosen[name] = left.pop(name)
+    flow = _flow(settings, transformations, **chosen)
+    forced = left.pop("force") == "learned" and left["hamilton_jacobi"]  # f stands in the penalty, and nowhere else
+    force = Force(settings.latent, transformations, horizon=settings.horizon) if forced else None
+    prior = {"diffusion": DiffusionPrior, "static": StaticPrior}[left.pop("prior")](transformations)
+    return (flow, prior, force), left

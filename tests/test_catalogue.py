@@ -9,7 +9,10 @@ import torch
 
 from poflow_lite.datasets import (
     DATASETS,
+    FIVE_TRANSFORMATIONS,
+    PAPER_TRANSFORMATIONS,
     SHAPES3D,
+    STILLS,
     FactorSequences,
     FactorSpace,
     Shapes3DFile,
@@ -17,13 +20,20 @@ from poflow_lite.datasets import (
     catalogue,
     load_images,
     load_sequences,
+    load_stills,
+    plane_and_colour,
     transformation_names,
 )
 from poflow_lite.recipes import BUDGETS, MODELS, recipe, sequences
 
 
 def test_what_moves():
-    assert transformation_names("digits") == transformation_names("mnist") == ("scale", "rotate", "hue")
+    for data in STILLS:
+        assert transformation_names(data) == ("scale", "rotate", "hue")
+        assert plane_and_colour(data) == PAPER_TRANSFORMATIONS
+    for data in ("digits-five", "mnist-five"):
+        assert transformation_names(data) == ("scale", "rotate", "hue", "translate", "shear")
+        assert plane_and_colour(data) == FIVE_TRANSFORMATIONS
     assert transformation_names("shapes3d") == ("floor_hue", "wall_hue", "object_hue", "scale")
     assert len(transformation_names("falcor3d")) == 7
     assert len(transformation_names("isaac3d")) == 8
@@ -50,7 +60,43 @@ def test_every_data_set_has_a_recipe_of_every_budget_for_every_model():
     for data in DATASETS:
         for budget in BUDGETS:
             for model in MODELS:
-                assert recipe(data, budget, model).horizon == {"s": 7, "f": 4, "i": 3}.get(data[0], 8)
+                grids = {"shapes3d": 7, "falcor3d": 4, "isaac3d": 3}
+                assert recipe(data, budget, model).horizon == grids.get(data.removesuffix("-lite"), 8)
+
+
+# --- still images -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", ["letters", "sprites"])
+def test_rendered_stills_are_loaded_like_digits(data):
+    sequences, stills = load_sequences(data, "test", 8, 28), load_stills(data, "test")
+    assert torch.equal(sequences.images, stills.images)
+    assert sequences.name == f"{stills.name}, fixed start"
+    assert sequences.batch(torch.arange(3), 1).frames.shape == (3, 9, 3, 28, 28)
+
+
+def test_the_same_digits_under_five_transformations():
+    three, five = (load_sequences(data, "test", 8, 28, "random") for data in ("digits", "digits-five"))
+    assert torch.equal(five.images, three.images)
+    assert three.name == "digits (test, 360 images), random start"
+    assert five.name == "digits, five transformations (test, 360 images), random start"
+    assert five.names == transformation_names("digits-five")
+    fixed = load_sequences("digits-five", "test", 8, 28).batch(torch.arange(20), 3)
+    shifted = three.images[:20].roll(4, -1)  # 8 frames of half a pixel
+    torch.testing.assert_close(fixed.frames[:, 8], shifted, atol=1e-5, rtol=0)
+
+
+def test_a_share_of_the_images_and_classes_that_are_left_out():
+    whole = load_stills("digits", "train")
+    part = load_sequences("digits", "train", 8, 28, labelled=0.5, share=0.1, left_out=(9, 7))
+    there = (whole.labels != 7) & (whole.labels != 9)
+    count = round(0.1 * int(there.sum()))
+    assert torch.equal(part.images, whole.images[there][:count])
+    assert part.labelled == round(0.5 * count)
+    assert part.name == f"digits (train, {count} images without 7, 9), fixed start"
+    assert len(load_sequences("digits-five", "train", 8, 28, share=1e-9)) == 1
+    letters = load_sequences("letters", "validation", 8, 28, left_out=(0, 25))
+    assert letters.name == "letters (validation, 168 images without A, Z), fixed start"
 
 
 def test_labelled_is_a_share_of_the_images():
@@ -72,11 +118,16 @@ def test_missing_files_are_named_and_never_replaced_by_rendered_ones(data, file,
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: load_sequences("shapes", "train", 7, 64), "unknown data set 'shapes'; known: digits, mnist, shapes3d"),
+        (lambda: load_sequences("shapes", "train", 7, 64), "unknown data set 'shapes'; known: digits, mnist, letters"),
         (lambda: load_sequences("digits", "train", 8, 64), "digits has images of 28×28 pixels, got pixels = 64"),
         (lambda: load_sequences("shapes3d-lite", "exam", 7, 64), "unknown split 'exam'"),
         (lambda: load_sequences("isaac3d-lite", "train", 7, 64), "camera_height has 4 values, so that T can be 3"),
         (lambda: load_images("mnist"), "unknown grid of factors 'mnist'"),
+        (lambda: load_sequences("letters", "test", 8, 32), "letters has images of 28×28 pixels, got pixels = 32"),
+        (lambda: load_sequences("digits", "test", 8, 28, left_out=(10,)), "has the label 10; labels that occur: 0, 1"),
+        (lambda: load_sequences("isaac3d-lite", "test", 3, 64, left_out=(1,)), "isaac3d-lite has no classes to leave"),
+        (lambda: plane_and_colour("shapes3d"), "unknown data set of still images 'shapes3d'; known: digits"),
+        (lambda: load_stills("digits-five", "test"), "unknown data set 'digits-five'; known: digits, mnist"),
         (lambda: load_images("shapes3d", 128), "Shapes3D has images of 64×64 pixels, got pixels = 128"),
         (lambda: transformation_names("x"), "unknown data set 'x'"),
     ],

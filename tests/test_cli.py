@@ -143,6 +143,24 @@ def test_compare_reports_a_crashed_cell_in_one_line_and_keeps_the_rest(run, tmp_
     assert "out of luck" in (tmp_path / "vae-seed-0" / "error.txt").read_text()
 
 
+def test_ablate_prints_the_table_and_goes_on_where_it_stopped(run, tmp_path):
+    sizes = [f"--set={name}={value}" for name, value in TINY.items() if name not in ("channels", "test_images")]
+    arguments = (
+        "ablate", "--groups", "prior, force", "--budget", "smoke", "--images", 8, *sizes, "--set=channels=4,8",
+        "--set=likelihood_images=1", "--out", tmp_path,
+    )  # fmt: skip
+    code, out, _ = run(*arguments, "--seeds", "0")
+    assert code == 0
+    assert "| prior | static N(0, I) |" in out
+    assert (tmp_path / "table.md").read_text() in out
+    for name in ("ablations.json", "table.csv", "ablations.png"):
+        assert (tmp_path / name).exists()
+    assert run(*arguments, "--seeds", "0,1")[0] == 0
+    assert {place.parent.name for place in tmp_path.glob("*/cell.json")} == {
+        f"{cell}-seed-{seed}" for cell in ("standard", "prior-static", "path_kl-0.0", "force-none") for seed in (0, 1)
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -159,6 +177,9 @@ def test_compare_reports_a_crashed_cell_in_one_line_and_keeps_the_rest(run, tmp_
         (["compare", "--jobs", "0"], "jobs must be at least 1, got 0"),
         (["compare", "--backend", "slurm"], "unknown backend 'slurm'; known: loky, dask, ray"),
         (["train", "--set", "hamilton_jacobi=-1"], "hamilton_jacobi must be a finite number of at least 0, got -1"),
+        (["ablate", "--groups", "colour"], "unknown group 'colour'; known: hamilton-jacobi, force"),
+        (["ablate", "--seeds", "one"], "--seeds takes numbers separated by commas, got 'one'"),
+        (["train", "--set", "field=curly"], "unknown field 'curly'; known: gradient, free, divergence-free"),
         (["train", "--device", "abacus"], "unknown device 'abacus'"),
         (["train", "--precision", "int4"], "unknown precision 'int4'; known: float32, bfloat16"),
         (["tradeoff", "--kl-weights", "0.1;1"], "--kl-weights takes numbers separated by commas, got '0.1;1'"),

@@ -6,8 +6,9 @@ import torchvision
 from sklearn.datasets import load_digits as bundled_digits
 from torch.nn import functional as F
 
-from poflow_lite.datasets import download_mnist, load_stills
-from poflow_lite.datasets.digits import SPLITS, STILLS, data_directory
+from poflow_lite.datasets import STILLS, download_mnist, load_stills
+from poflow_lite.datasets.digits import data_directory
+from poflow_lite.datasets.stills import SPLITS
 
 SIZES = {"train": 1257, "validation": 180, "test": 360}
 
@@ -170,8 +171,8 @@ def test_a_failed_download_says_why_and_what_to_do(raw, monkeypatch, failure):
 
 
 def test_unknown_names_list_the_known_ones():
-    assert tuple(STILLS) == ("digits", "mnist")
-    with pytest.raises(ValueError, match="unknown data set 'cifar'; known: digits, mnist"):
+    assert tuple(STILLS) == ("digits", "mnist", "letters", "sprites")
+    with pytest.raises(ValueError, match="unknown data set 'cifar'; known: digits, mnist, letters, sprites"):
         load_stills("cifar", "train")
     with pytest.raises(ValueError, match="unknown split 'dev'; known: train, validation, test"):
         load_stills("digits", "dev")

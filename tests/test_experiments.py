@@ -10,7 +10,11 @@ from PIL import Image
 
 from poflow_lite import experiments
 from poflow_lite.datasets import load_stills
+from poflow_lite.deep_potentials import DeepPotential
+from poflow_lite.fields import DivergenceFreeField, FreeField
+from poflow_lite.flows import DiffusionPrior, Flow, PotentialFlow, StaticPrior
 from poflow_lite.models import VAE, FlowFactorizedVAE
+from poflow_lite.potentials import Potential
 
 TINY = {"latent": 16, "channels": (4, 8), "hidden": 16, "width": 4, "steps": 4, "test_images": 8}
 
@@ -182,6 +186,65 @@ def test_options_reach_the_model():
     settings = experiments.recipe("digits", "smoke", "factor-vae", gamma=3.5, beta=0.7)
     model = experiments.build_model("factor-vae", settings)
     assert (model.gamma, model.beta) == (3.5, 0.7)
+
+
+@pytest.mark.parametrize("model", ["flow-factorized", "weakly-supervised"])
+def test_options_of_the_flow_reach_it(model):
+    def build(**changes):
+        return experiments.build_model(model, experiments.recipe("digits", "smoke", model, **changes))
+
+    standard = build()
+    assert type(standard.flow.field) is Potential
+    assert type(standard.prior) is DiffusionPrior
+    assert (type(standard.flow), standard.flow.substeps, standard.flow.method.order) == (PotentialFlow, 1, 1)
+    assert standard.force is not None
+    for field, kind in (("free", FreeField), ("divergence-free", DivergenceFreeField)):
+        other = build(field=field, hamilton_jacobi=0.0)
+        assert (type(other.flow), type(other.flow.field), other.force) == (Flow, kind, None)
+    deep = build(depth=3, width=5).flow
+    assert (type(deep), type(deep.field), deep.field.depth) == (PotentialFlow, DeepPotential, 3)
+    assert deep.field.inner.shape == (3, 5, 32)
+    assert build(force="none").force is None
+    assert build(hamilton_jacobi=0.0).force is None
+    assert type(build(prior="static").prior) is StaticPrior
+    assert build(path_kl=0.25).path_kl == 0.25
+    fine = build(method="rk4", substeps=4, density="ignored").flow
+    assert (fine.substeps, fine.method.order) == (4, 4)
+    z, k = torch.randn(2, 32), torch.tensor([0, 1])
+    assert fine.rollout(z, k, 2).log_det.abs().sum() == 0
+    assert standard.flow.rollout(z, k, 2).log_det.abs().min() > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"field": "curly"}, "unknown field 'curly'; known: gradient, free, divergence-free"),
+        ({"force": "strong"}, "unknown force 'strong'; known: learned, none"),
+        ({"prior": "laplace"}, "unknown prior 'laplace'; known: diffusion, static"),
+        ({"density": "hutchinson"}, "unknown density 'hutchinson'; known: exact, laplacian, ignored"),
+        ({"method": "heun"}, "unknown method 'heun'; known: euler, midpoint, rk4"),
+        ({"depth": 0}, "depth must be a whole number of at least 1, got 0"),
+        ({"substeps": 1.5}, "substeps must be a whole number of at least 1, got 1.5"),
+        ({"field": "free"}, "hamilton_jacobi = 10.0 needs a potential, which a free field does not have"),
+        (
+            {"field": "divergence-free", "hamilton_jacobi": 0, "depth": 2},
+            "depth = 2 needs a potential, which a divergence-free field does not have: set depth to 1",
+        ),
+    ],
+)
+def test_options_of_the_flow_that_cannot_be_are_refused_by_the_recipe(changes, message):
+    with pytest.raises(ValueError, match=message):
+        experiments.recipe("digits", "smoke", **changes)
+
+
+def test_a_model_without_a_potential_or_a_trained_prior_is_trained_reordered_and_evaluated(tmp_path, monkeypatch):
+    """What reads the flow's potential or the prior's parameters has to do without them."""
+    monkeypatch.setattr(experiments, "index_accuracy", lambda *a, **o: (1.0, torch.tensor([1, 2, 0])))
+    options = {"field": "free", "hamilton_jacobi": 0.0, "prior": "static", **TINY}
+    experiments.train("weakly-supervised", "digits", "smoke", tmp_path, device="cpu", progress=False, **options)
+    metrics = experiments.evaluate(tmp_path, progress=False, pictures=False)
+    assert metrics["diffusion"] == {"scale": 0.0, "rotate": 0.0, "hue": 0.0}
+    assert 0 < metrics["smallest_eigenvalue"] < 1.1
 
 
 @pytest.mark.parametrize("model", ["slow-vae", "topographic-vae"])

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.func import grad, hessian, jacrev
 
-from poflow_lite.fields import DivergenceFreeField, FunctionPotential
+from poflow_lite.fields import DivergenceFreeField, FreeField, FunctionPotential
 from poflow_lite.flows import Flow
-from poflow_lite.potentials import mixing_weights
+from poflow_lite.potentials import Potential, mixing_weights
 
 K = torch.tensor([0, 1, 1, 0])
 TIMES = torch.tensor([0.0, 1.0, 2.5, 4.0], dtype=torch.float64)
@@ -16,9 +16,9 @@ def points(latent=3, batch=4, seed=0):
     return torch.randn(batch, latent, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def turning(latent=3, seed=0, transformations=2):
-    """A float64 divergence-free field in which every parameter is random, none is left at its initial 0."""
-    field = DivergenceFreeField(latent, transformations, width=5, horizon=4).double()
+def turning(latent=3, seed=0, transformations=2, kind=DivergenceFreeField):
+    """A float64 field in which every parameter is random, none is left at its initial 0."""
+    field = kind(latent, transformations, width=5, horizon=4).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in field.parameters():
@@ -107,6 +107,80 @@ def test_a_rotation_is_a_divergence_free_flow():
     z, k = points(2), torch.zeros(4, dtype=torch.long)
     quarter = Flow(field, "rk4", substeps=20).rollout(z, k, 2).z[:, -1]  # π/4 a frame
     torch.testing.assert_close(quarter, torch.stack([-z[:, 1], z[:, 0]], 1), rtol=1e-6, atol=1e-6)
+
+
+# --- free fields --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("latent", [1, 2, 4])
+def test_a_free_field_is_what_its_docstring_says(latent):
+    field, z = turning(latent, kind=FreeField), points(latent)
+    found = field.velocity(z, TIMES, K)
+    for b in range(4):
+        k, phi = K[b], field._arguments(z[b : b + 1], TIMES[b : b + 1], K[b : b + 1])[1][0]
+        push = sum(
+            torch.tanh(w @ z[b] + v @ phi) * r
+            for w, v, r in zip(field.inner[k], field.inner_time[k], field.outer[k], strict=True)
+        )
+        torch.testing.assert_close(found[b], push + field.matrix[k] @ z[b] + field.linear[k] @ phi)
+
+
+@pytest.mark.parametrize("latent", [1, 2, 4])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_derivatives_of_a_free_field_are_those_of_autograd(latent, mixed):
+    field, z, vector = turning(latent, kind=FreeField), points(latent), points(latent, seed=1)
+    k = torch.tensor([[0.3, 0.7], [1.0, 0.0], [0.5, 0.5], [0.0, 2.0]], dtype=torch.float64) if mixed else K
+    expected = autograd_jacobian(field, z, TIMES, k)
+    torch.testing.assert_close(field.jacobian(z, TIMES, k), expected)
+    torch.testing.assert_close(field.divergence(z, TIMES, k), torch.diagonal(expected, dim1=1, dim2=2).sum(1))
+    product = torch.einsum("bij,bj->bi", expected, vector)
+    torch.testing.assert_close(field.jacobian_vector(z, TIMES, k, vector), product)
+    if latent > 1:
+        assert (expected - expected.mT).abs().amax((1, 2)).min() > 0.1  # no gradient field
+        assert field.divergence(z, TIMES, k).abs().min() > 1e-3  # and not without sources
+
+
+def test_a_free_field_contains_gradient_fields_and_divergence_free_fields(make_potential):
+    """The three differ in nothing but the tie between the directions in and out."""
+    free, potential, stirring, z = turning(kind=FreeField), make_potential(3, 2), turning(seed=1), points()
+    ties = [
+        (potential, potential.outer[..., None] * potential.inner, potential._symmetric()),
+        (stirring, stirring._directions(), stirring._matrix()),
+    ]
+    for field, directions, matrix in ties:
+        with torch.no_grad():
+            for name, value in (("outer", directions), ("matrix", matrix)):
+                getattr(free, name).copy_(value)
+            for name in ("inner", "inner_time", "linear"):
+                getattr(free, name).copy_(getattr(field, name))
+        torch.testing.assert_close(free.velocity(z, TIMES, K), field.velocity(z, TIMES, K))
+        torch.testing.assert_close(free.jacobian(z, TIMES, K), field.jacobian(z, TIMES, K))
+        torch.testing.assert_close(free.divergence(z, TIMES, K), field.divergence(z, TIMES, K), atol=1e-12, rtol=1e-7)
+
+
+def test_the_three_fields_begin_with_pushes_of_the_same_size():
+    """‖r‖ is 0.1/√m in the mean square; √2 of that where r is a difference of two such vectors."""
+    potential, free, stirring = (kind(32, 9) for kind in (Potential, FreeField, DivergenceFreeField))
+    lengths = [(potential.outer[..., None] * potential.inner), free.outer, stirring._directions()]
+    sizes = [directions.norm(dim=-1).square().mean().sqrt().item() for directions in lengths]
+    assert sizes == pytest.approx([0.1 / 8, 0.1 / 8, 0.1 / 8 * 2**0.5], rel=0.1)
+
+
+def test_every_parameter_of_a_free_field_is_trained():
+    flow = Flow(FreeField(3, 2))
+    path = flow.rollout(torch.randn(6, 3), torch.arange(6) % 2, 2)
+    (path.z.square().sum() + path.log_det.sum()).backward()
+    for name, parameter in flow.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert (parameter.grad.flatten(1).abs().sum(1) > 0).all(), name  # of either k
+
+
+@pytest.mark.parametrize("kind", [FreeField, DivergenceFreeField])
+def test_fields_refuse_sizes_below_one_and_points_of_another_dimension(kind):
+    with pytest.raises(ValueError, match="width must be at least 1, got 0"):
+        kind(3, 2, width=0)
+    with pytest.raises(ValueError, match=r"z must be \(B, 3\), got \(4, 5\)"):
+        turning(kind=kind).jacobian_vector(points(5), 1.0, K, points(5))
 
 
 # --- potentials given as functions --------------------------------------------------------------------------------

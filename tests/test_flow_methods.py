@@ -121,6 +121,17 @@ def test_a_rollout_is_step_after_step(make_potential, method, density):
         torch.testing.assert_close(path.log_det[:, t], expected)  # one direction for the whole path
 
 
+@every_method
+def test_an_ignored_density_is_zero_and_moves_as_any_other(make_potential, method):
+    field, z = make_potential(2, 2, strength=0.5), points()
+    ignored, exact = (Flow(field, method, 2, density).rollout(z, K, 3) for density in ("ignored", "exact"))
+    assert torch.equal(ignored.log_det, torch.zeros(4, 3, dtype=torch.float64))
+    assert torch.equal(ignored.z, exact.z)
+    assert exact.log_det.abs().min() > 1e-3
+    start = torch.arange(4.0, dtype=torch.float64)
+    assert torch.equal(ignored.log_density(start), start[:, None].expand(4, 4))
+
+
 def test_hutchinson_is_unbiased_reproducible_and_exact_where_the_jacobian_is_diagonal(make_potential, make_quadratic):
     field, many = make_potential(3, 1, strength=0.5), 4000
     z, k = points(3, 1).expand(many, 3), torch.zeros(many, dtype=torch.long)

@@ -12,7 +12,7 @@ from scipy import stats
 from torch.distributions import MultivariateNormal, kl_divergence
 from torch.func import grad, hessian, jacrev, jvp
 
-from poflow_lite.flows import DiffusionPrior, PotentialFlow, log_det_identity_plus
+from poflow_lite.flows import DiffusionPrior, PotentialFlow, StaticPrior, log_det_identity_plus
 from poflow_lite.objectives import diagonal_normal
 
 K = torch.tensor([0, 1, 1, 0])
@@ -272,6 +272,23 @@ def test_every_diffusion_coefficient_is_positive_and_trained():
     with torch.no_grad():
         prior.raw.fill_(-20)
     assert (prior.diffusion > 0).all()
+
+
+def test_a_static_prior_is_a_standard_normal_at_all_times_and_moves_nothing():
+    prior, z = StaticPrior(2).double(), start_points()
+    expected = torch.tensor(stats.multivariate_normal(cov=np.eye(3)).logpdf(z))
+    for t in (0.0, 3.5, double(0.0, 1.0, 2.0, 9.0)):
+        torch.testing.assert_close(prior.log_prob(z, t, K), expected)
+        torch.testing.assert_close(prior.log_prob(z, t, torch.full((4, 2), 0.5, dtype=torch.float64)), expected)
+        assert torch.equal(prior.variance(t, K), torch.ones(4, dtype=torch.float64))
+        assert torch.equal(prior.particles(z, t, K), z)
+        assert torch.equal(prior.potential(z, t, K), torch.zeros(4, dtype=torch.float64))
+    many = prior.log_prob(z[:, None].expand(4, 5, 3), torch.arange(5).expand(4, -1), K)
+    torch.testing.assert_close(many, expected[:, None].expand(4, 5))
+    assert prior.diffusion.tolist() == [0.0, 0.0]
+    assert not list(prior.parameters())
+    assert not prior.state_dict()
+    assert prior.diffusion.dtype == torch.float64, "it follows the model to another dtype or device"
 
 
 @pytest.mark.parametrize("diffusion", [0.0, -0.1, math.nan, math.inf])

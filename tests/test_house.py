@@ -13,11 +13,13 @@ PACKAGE = Path(poflow_lite.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"errors", "objectives", "networks", "potentials", "fields", "transport", "densities", "datasets", "checkpoints"}
-    | {"plotting", "widgets", "provenance", "disentanglement"},
+    | {"plotting", "widgets", "provenance", "disentanglement", "deep_potentials", "mixtures"},
     {"flows", "training"},
     {"models", "learned_transport", "check"},
-    {"metrics", "operators", "predictability", "lessons", "recipes"},
-    {"experiments", "grid", "comparison", "tables", "transport_study", "shipped"},
+    {"metrics", "operators", "predictability", "lessons", "recipes", "flow_matching", "sparsity"}
+    | {"movers", "commutators"},
+    {"experiments", "grid", "comparison", "tables", "transport_study", "shipped", "beyond"}
+    | {"ablations", "ablation_tables", "costs", "time_to_error", "cost_study", "trials", "generalisation"},
     {"cli"},
 ]
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from tiny import SHAPE, encoder_and_decoder, generator
 from torch import nn
-from torch.distributions import MultivariateNormal, Normal
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from torch.func import grad, hessian
 
 from poflow_lite.datasets import Batch, TransformationSequences, load_stills
-from poflow_lite.flows import DiffusionPrior, PotentialFlow
+from poflow_lite.fields import DivergenceFreeField, FreeField
+from poflow_lite.flows import DiffusionPrior, Flow, PotentialFlow, StaticPrior
 from poflow_lite.models import VAE, FlowFactorizedVAE
 from poflow_lite.networks import ConvDecoder, ConvEncoder
 from poflow_lite.objectives import LIKELIHOODS
@@ -90,6 +91,8 @@ def test_posterior_scales_stay_within_reason(log_scale, clamped):
     ],
 )
 def test_bad_options_are_refused_with_what_came(build, options, message):
+    with pytest.raises(ValueError, match="path_kl must be a finite number of at least 0, got -2"):
+        build(path_kl=-2.0)
     for model in (lambda **options: VAE(*encoder_and_decoder(), **options), build):
         with pytest.raises(ValueError, match=message):
             model(**options)
@@ -172,6 +175,53 @@ def test_each_penalty_can_be_left_out(build):
     terms = model.terms(mixed_batch(), generator())
     assert terms.penalties == {}
     torch.testing.assert_close(terms.loss, (0.4 * terms.kl - terms.reconstruction).mean())
+
+
+def test_path_kl_weighs_the_terms_after_frame_zero_alone(build):
+    """With weight 0 the KL is that of q_0 in closed form; halfway it is halfway, and nothing else changes."""
+    batch, terms = mixed_batch(2), []
+    model = build()
+    for weight in (0.0, 0.5, 1.0):
+        model.path_kl = weight
+        terms.append(model.terms(batch, generator()))
+    posterior = model.encode(batch.frames[:, 0])
+    torch.testing.assert_close(terms[0].kl, kl_divergence(posterior.base_dist, Normal(0.0, 1.0)).sum(1))
+    torch.testing.assert_close(terms[1].kl, 0.5 * (terms[0].kl + terms[2].kl))
+    assert (terms[2].kl - terms[0].kl).abs().min() > 1e-3
+    for other in terms[:2]:
+        assert torch.equal(other.reconstruction, terms[2].reconstruction)
+        assert all(torch.equal(other.penalties[name], terms[2].penalties[name]) for name in other.penalties)
+
+
+def test_without_a_path_kl_a_density_that_is_not_finite_does_no_harm(build):
+    model = build(path_kl=0.0)
+    model._path_kl = lambda *arguments: torch.full((6,), torch.nan)
+    assert torch.isfinite(model.terms(mixed_batch(2), generator()).loss)
+
+
+@pytest.mark.parametrize("kind", [FreeField, DivergenceFreeField])
+def test_the_model_follows_any_field(kind):
+    flow = Flow(kind(LATENT, 3, 5, T))
+    model = FlowFactorizedVAE(*encoder_and_decoder(), flow, StaticPrior(3), hamilton_jacobi=0.0, initial=1.0)
+    batch = mixed_batch(2)
+    terms = model.terms(batch, generator())
+    posterior = model.encode(batch.frames[:, 0])
+    z0 = posterior.mean + posterior.base_dist.scale * torch.randn(6, LATENT, generator=generator())
+    path = flow.rollout(z0, batch.k, T)
+    expected = kl_divergence(posterior.base_dist, Normal(0.0, 1.0)).sum(1)
+    for t in range(1, T + 1):
+        log_q = posterior.log_prob(z0) - path.log_det[:, :t].sum(1)
+        expected = expected + log_q - Normal(0.0, 1.0).log_prob(path.z[:, t]).sum(1)
+    torch.testing.assert_close(terms.kl, expected)
+    torch.testing.assert_close(terms.penalties["initial"], flow.field.velocity(z0, 0.0, batch.k).square().sum(1))
+    terms.loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_a_hamilton_jacobi_penalty_without_a_potential_is_refused():
+    flow = Flow(FreeField(LATENT, 3, 5, T))
+    with pytest.raises(ValueError, match="needs a flow along a potential, got a Flow along a FreeField: set hamilton"):
+        FlowFactorizedVAE(*encoder_and_decoder(), flow, DiffusionPrior(3))
 
 
 def test_without_a_force_the_residual_is_lower_by_minus_f(build):

@@ -5,7 +5,18 @@ import math
 import pytest
 import torch
 
-from poflow_lite.datasets import PAPER_TRANSFORMATIONS, Batch, TransformationSequences, hue, rotate, scale
+from poflow_lite.datasets import (
+    PAPER_TRANSFORMATIONS,
+    Batch,
+    Motion,
+    Phase,
+    TransformationSequences,
+    hue,
+    render_motion,
+    rotate,
+    scale,
+)
+from poflow_lite.datasets.transformations import FIVE_TRANSFORMATIONS
 
 IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -261,3 +272,13 @@ def test_the_first_images_keep_the_protocol():
     assert (len(two), two.horizon, two.start, two.name) == (2, 3, "random", "five")
     assert torch.equal(two.images, sequences.images[:2])
     assert len(sequences.first(9)) == 5
+
+
+def test_what_moves_acts_on_the_image_in_its_start_pose_also_where_transformations_do_not_commute():
+    images = torch.rand(6, 3, 12, 12, generator=generator())
+    sequences = TransformationSequences(images, FIVE_TRANSFORMATIONS, horizon=4, start="random")
+    for k, name in enumerate(sequences.names):
+        frames = sequences.batch(torch.arange(6), k, generator=generator(5)).frames
+        motion = Motion((Phase((name,), 4),))
+        expected = render_motion(sequences, torch.arange(6), motion, generator(5))
+        torch.testing.assert_close(frames, expected, atol=1e-4, rtol=0)

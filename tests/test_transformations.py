@@ -9,20 +9,43 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poflow_lite.datasets import (
+    FIVE_TRANSFORMATIONS,
     HUE,
     PAPER_TRANSFORMATIONS,
     ROTATE,
     SCALE,
+    SHEAR,
+    TRANSLATE,
     Transformation,
     apply_pose,
+    commutator_norms,
+    generator_matrix,
     hue,
     rotate,
     scale,
 )
-from poflow_lite.datasets.transformations import rotation_matrix, scale_matrix, warp
+from poflow_lite.datasets.transformations import (
+    rotation_matrix,
+    scale_matrix,
+    shear_matrix,
+    translation_matrix,
+    warp,
+)
 
-PLANE = [pytest.param(scale, 0.4, id="scale"), pytest.param(rotate, 35.0, id="rotate")]
+
+def translate(images, pixels):
+    return warp(images, translation_matrix(pixels))
+
+
+def shear(images, slope):
+    return warp(images, shear_matrix(slope))
+
+
+CENTRED = [pytest.param(scale, 0.4, id="scale"), pytest.param(rotate, 35.0, id="rotate")]
+CENTRED.append(pytest.param(shear, 0.5, id="shear"))
+PLANE = [*CENTRED, pytest.param(translate, 3.3, id="translate")]
 GROUPS = [pytest.param(scale_matrix, 1.5, id="scale"), pytest.param(rotation_matrix, 400.0, id="rotate")]
+GROUPS += [pytest.param(translation_matrix, 30.0, id="translate"), pytest.param(shear_matrix, 3.0, id="shear")]
 
 
 def double(*values):
@@ -59,7 +82,8 @@ def test_matrices_form_a_group_with_additive_parameter(matrix, reach, data):
     torch.testing.assert_close(matrix(a) @ matrix(b), matrix(a + b))
     torch.testing.assert_close(matrix(-a) @ matrix(a), torch.eye(3, dtype=torch.float64))
     assert torch.equal(matrix(0 * a), torch.eye(3, dtype=torch.float64))
-    assert torch.equal(matrix(a)[:, 2], double(0.0, 0.0, 1.0))  # the centre stays
+    centre = double(a if matrix is translation_matrix else 0.0, 0.0, 1.0)  # the others leave it where it is
+    assert torch.equal(matrix(a)[:, 2], centre)
 
 
 @given(a=st.floats(-400, 400), b=st.floats(-400, 400), seed=st.integers(0, 99))
@@ -100,12 +124,21 @@ def test_a_spot_on_the_right_rises_when_the_image_turns_and_moves_outwards_when_
     assert grown.item() == pytest.approx(1.5**2, rel=0.01)
 
 
-@pytest.mark.parametrize(("transform", "a"), PLANE)
+@pytest.mark.parametrize(("transform", "a"), CENTRED)
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_fixed_point_is_the_true_centre(transform, a, sign):
     found = transform(blob(), double(sign * a))
     torch.testing.assert_close(found, found.flip(-1).flip(-2), atol=1e-12, rtol=0)
     assert centroid(found) == pytest.approx([0, 0], abs=1e-9)
+
+
+def test_translation_goes_to_the_right_and_shear_moves_the_lower_half_there():
+    assert centroid(translate(blob(-1, 2, width=2), double(3.5))) == pytest.approx([2.5, 2], abs=1e-3)
+    assert centroid(shear(blob(0, 5, width=1.5), double(0.6))) == pytest.approx([3, 5], abs=0.02)
+    assert centroid(shear(blob(0, -5, width=1.5), double(0.6))) == pytest.approx([-3, -5], abs=0.02)
+    image = torch.rand(1, 1, 6, 8, dtype=torch.float64)
+    torch.testing.assert_close(translate(image, double(2.0))[..., 2:], image[..., :-2])
+    assert translate(image, double(2.0))[..., :2].abs().max() == 0
 
 
 @pytest.mark.parametrize("size", [(6, 10), (7, 5)])
@@ -159,7 +192,9 @@ def test_hue_refuses_images_without_three_channels():
 # --- gradients ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("transform", "a"), [(scale, 0.2), (rotate, 20.0), (hue, 50.0)])
+@pytest.mark.parametrize(
+    ("transform", "a"), [(scale, 0.2), (rotate, 20.0), (hue, 50.0), (translate, 2.3), (shear, 0.3)]
+)
 def test_parameters_can_be_learned_by_gradient(transform, a):
     image = blob(3, 1)
     image[..., :10] = 0  # black pixels too
@@ -198,7 +233,7 @@ def test_one_pass_with_a_parameter_for_each_sample_equals_a_loop():
 
 
 def test_transformations_of_the_plane_act_in_their_order_with_one_interpolation():
-    shift = Transformation("shift", "pixel", lambda t: t, (0, 0), matrix=lambda a: _shift_right(a))
+    shift = Transformation("shift", "pixel", lambda t: t, (0, 0), matrix=translation_matrix)
     pose = double([5.0, 90.0])
     first_shifted = apply_pose(blob(width=1.5), pose, (shift, ROTATE))
     first_rotated = apply_pose(blob(width=1.5), pose.flip(-1), (ROTATE, shift))
@@ -209,20 +244,81 @@ def test_transformations_of_the_plane_act_in_their_order_with_one_interpolation(
     torch.testing.assert_close(there_and_back, image, atol=1e-10, rtol=0)
 
 
-def _shift_right(pixels):
-    matrix = torch.eye(3, dtype=pixels.dtype).repeat(len(pixels), 1, 1)
-    matrix[:, 0, 2] = pixels
-    return matrix
-
-
-def test_warping_by_whole_pixels_moves_the_content_to_the_right():
-    images = torch.rand(1, 1, 6, 8, dtype=torch.float64)
-    torch.testing.assert_close(warp(images, _shift_right(double(2.0)))[..., 2:], images[..., :-2])
-
-
 def test_the_protocol_of_the_paper():
     t = torch.arange(9, dtype=torch.float64)
     torch.testing.assert_close(SCALE.path(t).exp(), 1 + 0.1 * t)
     torch.testing.assert_close(ROTATE.path(t), 10 * t)
     torch.testing.assert_close(HUE.path(t), 20 * t)
     assert [transformation.name for transformation in PAPER_TRANSFORMATIONS] == ["scale", "rotate", "hue"]
+
+
+def test_five_transformations_stay_within_the_frame_of_four_empty_pixels():
+    t = torch.arange(9, dtype=torch.float64)
+    torch.testing.assert_close(TRANSLATE.path(t), 0.5 * t)
+    torch.testing.assert_close(SHEAR.path(t), 0.1 * t)
+    assert (*PAPER_TRANSFORMATIONS, TRANSLATE, SHEAR) == FIVE_TRANSFORMATIONS
+    for start in (0.0, *TRANSLATE.start):
+        assert -4 <= start + TRANSLATE.path(t).min() <= start + TRANSLATE.path(t).max() <= 4
+    for start in SHEAR.start:
+        assert abs(start + SHEAR.path(t)).max() <= 0.8 + 1e-12
+
+
+# --- which of them commute ----------------------------------------------------------------------------------------
+
+IN_PLANE = [each for each in FIVE_TRANSFORMATIONS if each.matrix is not None]
+
+
+@pytest.mark.parametrize("transformation", IN_PLANE, ids=lambda each: each.name)
+def test_generators_are_derivatives_and_their_exponentials_the_matrices(transformation):
+    generator = generator_matrix(transformation)
+    derivative = torch.autograd.functional.jacobian(transformation.matrix, torch.tensor(0.0, dtype=torch.float64))
+    torch.testing.assert_close(generator, derivative)
+    for a in double(-0.7, 0.4, 3.0):
+        torch.testing.assert_close(torch.matrix_exp(a * generator), transformation.matrix(a))
+
+
+def test_colours_move_nothing_and_an_unnamed_generator_is_asked_for():
+    assert torch.equal(generator_matrix(HUE), torch.zeros(3, 3, dtype=torch.float64))
+    unnamed = Transformation("shift", "pixel", lambda t: t, (0, 0), matrix=translation_matrix)
+    with pytest.raises(ValueError, match=r"'shift' moves the plane but has no generator; give the rows of dM/da"):
+        generator_matrix(unnamed)
+    with pytest.raises(ValueError, match="'shift' moves the plane"):
+        commutator_norms([SCALE, unnamed])
+    with pytest.raises(ValueError, match="at least one transformation, got none"):
+        commutator_norms([])
+
+
+def test_who_commutes_with_whom():
+    norms = commutator_norms(FIVE_TRANSFORMATIONS)
+    torch.testing.assert_close(norms, norms.T)
+    grown, turned, slid, leant = math.log(1.1), math.radians(10), 0.5, 0.1
+    expected = {  # by hand: [1, J] = 0, [1, e_x] = e_x, [J, e_x] = -e_y, [J, N] = diag(1, -1), [N, e_x] = 0
+        ("scale", "translate"): grown * slid,
+        ("rotate", "translate"): turned * slid,
+        ("rotate", "shear"): turned * leant * math.sqrt(2),
+    }
+    names = [each.name for each in FIVE_TRANSFORMATIONS]
+    for i, one in enumerate(names):
+        for j, other in enumerate(names[i:], i):
+            assert norms[i, j].item() == pytest.approx(expected.get((one, other), 0.0), abs=1e-15), (one, other)
+
+
+def test_commutators_are_what_is_left_of_going_round_a_small_square():
+    """M N M⁻¹ N⁻¹ = I + [G, H] + third order: a hundredth of the motion leaves a 10,000th of the commutator."""
+    norms, small = commutator_norms(IN_PLANE), 0.01
+    for i, one in enumerate(IN_PLANE):
+        for j, other in enumerate(IN_PLANE):
+            a, b = (small * each.path(double(1.0))[0] for each in (one, other))
+            round_trip = one.matrix(a) @ other.matrix(b) @ one.matrix(-a) @ other.matrix(-b)
+            left = torch.linalg.matrix_norm(round_trip - torch.eye(3, dtype=torch.float64)) / small**2
+            assert left.item() == pytest.approx(norms[i, j].item(), rel=0.01, abs=1e-9)
+
+
+def test_the_commutator_is_seen_in_pixels():
+    """Rotation before or after a shift gives two images, scale before or after rotation one."""
+    image, parameters = blob(2, -1, width=2), {SCALE: 0.2, ROTATE: 40.0, TRANSLATE: 3.0}
+    for pair, same in (((SCALE, ROTATE), True), ((ROTATE, TRANSLATE), False), ((SCALE, TRANSLATE), False)):
+        pose = double([parameters[each] for each in pair])
+        difference = (apply_pose(image, pose, pair) - apply_pose(image, pose.flip(-1), pair[::-1])).abs().max()
+        assert (difference < 1e-12) == same
+        assert same or difference > 0.1

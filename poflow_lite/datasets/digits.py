@@ -4,66 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from poflow_lite.errors import require_known
+from poflow_lite.datasets.stills import SPLITS, Stills, in_red
 
-__all__ = [
-    "SPLITS",
-    "STILLS",
-    "Stills",
-    "data_directory",
-    "download_mnist",
-    "load_digits",
-    "load_mnist",
-    "load_stills",
-]
-
-SPLITS = ("train", "validation", "test")
-
-
-@dataclass
-class Stills:
-    """Images of one split with their labels.
-
-    Attributes:
-        images: (N, 3, 28, 28) in [0, 1]; the digit is in the red channel, as in the paper.
-        labels: (N,) integers 0..9.
-        name: data set, split and size, as printed and recorded.
-    """
-
-    images: Tensor
-    labels: Tensor
-    name: str
-
-
-def load_stills(data: str, split: str) -> Stills:
-    """The named data set, and never another one in its place.
-
-    Args:
-        data: one of :data:`STILLS`.
-        split: "train", "validation" or "test".
-
-    Raises:
-        ValueError: for an unknown name; the message lists the known ones.
-        FileNotFoundError: if the data set is not there; the message says how to get it.
-    """
-    require_known("data set", data, STILLS)
-    require_known("split", split, SPLITS)
-    return STILLS[data](split)
-
-
-def _red(grey: Tensor) -> Tensor:
-    """(N, H, W) intensities → (N, 3, H, W) with the digit in the red channel."""
-    images = torch.zeros(len(grey), 3, *grey.shape[1:])
-    images[:, 0] = grey
-    return images
-
+__all__ = ["data_directory", "download_mnist", "load_digits", "load_mnist"]
 
 # --- scikit-learn's digits ----------------------------------------------------------------------------------------
 
@@ -83,7 +31,7 @@ def load_digits(split: str) -> Stills:
     labels = torch.tensor(raw.target)
     order = torch.randperm(len(grey), generator=torch.Generator().manual_seed(0))
     chosen = dict(zip(SPLITS, order.split([1257, 180, 360]), strict=True))[split]
-    return Stills(_red(grey[chosen]), labels[chosen], f"digits ({split}, {len(chosen):,} images)")
+    return Stills(in_red(grey[chosen]), labels[chosen], "digits", split)
 
 
 # --- MNIST --------------------------------------------------------------------------------------------------------
@@ -147,7 +95,4 @@ def load_mnist(split: str) -> Stills:
         order = torch.randperm(60_000, generator=torch.Generator().manual_seed(0))
         order = order[:48_000] if split == "train" else order[48_000:]
     grey = source.data[order].float() / 255
-    return Stills(_red(grey), source.targets[order], f"MNIST ({split}, {len(order):,} images)")
-
-
-STILLS = {"digits": load_digits, "mnist": load_mnist}
+    return Stills(in_red(grey), source.targets[order], "MNIST", split)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poflow_lite.datasets.transformations import PAPER_TRANSFORMATIONS, Transformation, apply_pose
+from poflow_lite.datasets.transformations import PAPER_TRANSFORMATIONS, Transformation, place, pose_matrix
 
 __all__ = ["Batch", "Sequences", "TransformationSequences"]
 
@@ -236,28 +236,47 @@ class TransformationSequences(Sequences):
         return fewer
 
     def frames(self, indices: Tensor, k: Tensor, times: Tensor, generator: torch.Generator | None) -> Tensor:
-        return self.render(self.images[indices], self.poses(k, times, generator))
+        start = self.start_pose(len(k), generator) if self.start == "random" else None
+        return self.render(self.images[indices], self.progress(k, times), start)
 
     def poses(self, k: Tensor, times: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Parameters of all transformations at each frame: (B, n, K). Only column k moves.
+        """Parameters of all transformations at each frame, those of the start included: (B, n, K).
 
         Args:
             k: (B,).
             times: (B, n), in frames.
             generator: draws the start pose where ``start`` is "random".
         """
-        pose = torch.zeros(*times.shape, len(self.transformations), dtype=self.images.dtype)
+        return self.progress(k, times) + self.start_pose(len(k), generator)[:, None]
+
+    def progress(self, k: Tensor, times: Tensor) -> Tensor:
+        """By how much transformation k (B,) has moved at the given times (B, n): (B, n, K), zero for all others."""
+        moved = torch.zeros(*times.shape, len(self.transformations), dtype=self.images.dtype)
         for column, transformation in enumerate(self.transformations):
-            moving = (k == column)[:, None]
-            pose[..., column] = torch.where(moving, transformation.path(times.to(pose)), 0.0)
-            if self.start == "random":
+            moved[..., column] = torch.where((k == column)[:, None], transformation.path(times.to(moved)), 0.0)
+        return moved
+
+    def start_pose(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Parameters of all transformations in frame 0 of ``count`` sequences: (count, K); 0 for a fixed start."""
+        pose = torch.zeros(count, len(self.transformations), dtype=self.images.dtype)
+        if self.start == "random":
+            for column, transformation in enumerate(self.transformations):
                 low, high = transformation.start
-                pose[..., column] += low + (high - low) * torch.rand(len(k), 1, generator=generator).to(pose)
+                pose[:, column] = low + (high - low) * torch.rand(count, 1, generator=generator).to(pose)[:, 0]
         return pose
 
-    def render(self, images: Tensor, pose: Tensor) -> Tensor:
-        """Frames of given images in given poses: images (B, C, H, W), pose (B, n, K) → (B, n, C, H, W)."""
+    def render(self, images: Tensor, pose: Tensor, start: Tensor | None = None) -> Tensor:
+        """Frames of given images in given poses: images (B, C, H, W), pose (B, n, K) → (B, n, C, H, W).
+
+        A pose acts on the image in its start pose (B, K), if there is one: where transformations do not commute, what
+        moves later acts on what is there.
+        """
         batch, frames = pose.shape[:2]
-        repeated = images.repeat_interleave(frames, 0)
-        rendered = apply_pose(repeated, pose.flatten(0, 1), self.transformations)
+        matrix = pose_matrix(pose, self.transformations)
+        if start is not None:
+            first = pose_matrix(start[:, None], self.transformations)
+            matrix = None if matrix is None else matrix @ first
+            pose = pose + start[:, None]
+        flat = None if matrix is None else matrix.flatten(0, 1)
+        rendered = place(images.repeat_interleave(frames, 0), flat, pose.flatten(0, 1), self.transformations)
         return rendered.unflatten(0, (batch, frames)).clamp(0, 1)

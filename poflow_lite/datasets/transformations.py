@@ -7,7 +7,7 @@ any pose is one matrix and one interpolation; a transformation of colour acts on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,17 +15,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = [
+    "FIVE_TRANSFORMATIONS",
     "HUE",
     "PAPER_TRANSFORMATIONS",
     "ROTATE",
     "SCALE",
+    "SHEAR",
+    "TRANSLATE",
     "Transformation",
     "apply_pose",
+    "commutator_norms",
+    "generator_matrix",
     "hue",
+    "place",
+    "pose_matrix",
     "rotate",
     "rotation_matrix",
     "scale",
     "scale_matrix",
+    "shear_matrix",
+    "translation_matrix",
     "warp",
 ]
 
@@ -44,6 +53,18 @@ def rotation_matrix(degrees: Tensor) -> Tensor:
     angle = torch.deg2rad(degrees)
     cosine, sine, zero, one = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle), torch.ones_like(angle)
     return _matrix([[cosine, sine, zero], [-sine, cosine, zero], [zero, zero, one]])
+
+
+def translation_matrix(pixels: Tensor) -> Tensor:
+    """Shift to the right by so many pixels, (..., 3, 3)."""
+    zero, one = torch.zeros_like(pixels), torch.ones_like(pixels)
+    return _matrix([[one, zero, pixels], [zero, one, zero], [zero, zero, one]])
+
+
+def shear_matrix(slope: Tensor) -> Tensor:
+    """x' = x + a y with y down from the centre: the lower half to the right, the upper to the left; (..., 3, 3)."""
+    zero, one = torch.zeros_like(slope), torch.ones_like(slope)
+    return _matrix([[one, slope, zero], [zero, one, zero], [zero, zero, one]])
 
 
 def _matrix(rows: list[list[Tensor]]) -> Tensor:
@@ -104,7 +125,7 @@ def hue(images: Tensor, degrees: Tensor) -> Tensor:
     return (value - chroma).unsqueeze(-3) + chroma.unsqueeze(-3) * ramp
 
 
-# --- the transformations of the paper -----------------------------------------------------------------------------
+# --- transformations of sequences -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -118,6 +139,7 @@ class Transformation:
         start: interval from which a random start pose is drawn, in the additive parameter.
         matrix: parameter ↦ (..., 3, 3), for a transformation of the plane.
         recolour: (images, parameter) ↦ images, for a transformation of colour.
+        generator: rows of G = dM/da at a = 0, for a transformation of the plane: M(a) = exp(a G).
     """
 
     name: str
@@ -126,6 +148,7 @@ class Transformation:
     start: tuple[float, float]
     matrix: Callable[[Tensor], Tensor] | None = None
     recolour: Callable[[Tensor, Tensor], Tensor] | None = None
+    generator: tuple[tuple[float, float, float], ...] | None = None
 
 
 def _grow(t: Tensor) -> Tensor:
@@ -140,12 +163,43 @@ def _shift(t: Tensor) -> Tensor:
     return 20.0 * t
 
 
-SCALE = Transformation("scale", "0.1 × the first size", _grow, (math.log(0.7), math.log(1.0)), matrix=scale_matrix)
-ROTATE = Transformation("rotate", "10°", _turn, (-40.0, 40.0), matrix=rotation_matrix)
+def _slide(t: Tensor) -> Tensor:
+    return 0.5 * t
+
+
+def _lean(t: Tensor) -> Tensor:
+    return 0.1 * t
+
+
+_ZERO, _DEGREE = (0.0, 0.0, 0.0), math.pi / 180
+_ENLARGING = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), _ZERO
+_TURNING = (0.0, _DEGREE, 0.0), (-_DEGREE, 0.0, 0.0), _ZERO
+_SLIDING = (0.0, 0.0, 1.0), _ZERO, _ZERO
+_LEANING = (0.0, 1.0, 0.0), _ZERO, _ZERO
+
+SCALE = Transformation(
+    "scale", "0.1 × the first size", _grow, (math.log(0.7), math.log(1.0)), scale_matrix, generator=_ENLARGING
+)
+ROTATE = Transformation("rotate", "10°", _turn, (-40.0, 40.0), rotation_matrix, generator=_TURNING)
 HUE = Transformation("hue", "20°", _shift, (0.0, 360.0), recolour=hue)
+TRANSLATE = Transformation("translate", "0.5 pixels", _slide, (-4.0, 0.0), translation_matrix, generator=_SLIDING)
+SHEAR = Transformation("shear", "0.1", _lean, (-0.8, 0.0), shear_matrix, generator=_LEANING)
 
 PAPER_TRANSFORMATIONS = (SCALE, ROTATE, HUE)
 """Scale 1.0 → 1.8 by 0.1, rotation 0 → 80° by 10°, hue 0 → 160° by 20°, for T = 8 (Song et al. 2023, experiments)."""
+
+FIVE_TRANSFORMATIONS = (*PAPER_TRANSFORMATIONS, TRANSLATE, SHEAR)
+"""With two more that do not commute with all others: 0 → 4 pixels to the right, sheared by 0 → 0.8, for T = 8."""
+
+
+def pose_matrix(pose: Tensor, transformations: tuple[Transformation, ...]) -> Tensor | None:
+    """The matrix (..., 3, 3) of a pose (..., K): those of the plane, first one first; ``None`` if only colours move."""
+    matrix = None
+    for transformation, parameter in zip(transformations, pose.unbind(-1), strict=True):
+        if transformation.matrix is not None:
+            step = transformation.matrix(parameter)
+            matrix = step if matrix is None else step @ matrix
+    return matrix
 
 
 def apply_pose(images: Tensor, pose: Tensor, transformations: tuple[Transformation, ...]) -> Tensor:
@@ -159,14 +213,61 @@ def apply_pose(images: Tensor, pose: Tensor, transformations: tuple[Transformati
     Returns:
         (B, C, H, W).
     """
-    matrix = None
-    for transformation, parameter in zip(transformations, pose.unbind(-1), strict=True):
-        if transformation.matrix is not None:
-            step = transformation.matrix(parameter)
-            matrix = step if matrix is None else step @ matrix
+    return place(images, pose_matrix(pose, transformations), pose, transformations)
+
+
+def place(images: Tensor, matrix: Tensor | None, pose: Tensor, transformations: tuple[Transformation, ...]) -> Tensor:
+    """Move the plane by ``matrix`` (B, 3, 3), or not at all, and recolour by the parameters in ``pose`` (B, K)."""
     if matrix is not None:
         images = warp(images, matrix)
     for transformation, parameter in zip(transformations, pose.unbind(-1), strict=True):
         if transformation.recolour is not None:
             images = transformation.recolour(images, parameter)
     return images
+
+
+# --- which of them commute ----------------------------------------------------------------------------------------
+# Two groups exp(a G) and exp(b H) commute for all a and b if and only if [G, H] = G H - H G = 0. A map of colours is
+# the same for every pixel, wherever it is, and so commutes with the plane; the colours here have one group only.
+
+
+def generator_matrix(transformation: Transformation) -> Tensor:
+    """G = dM/da at a = 0, per unit of the additive parameter: (3, 3) float64, zero for a transformation of colour.
+
+    M(a) = exp(a G), in the coordinates of :func:`warp`: pixels from the centre of the image, x to the right, y down.
+
+    Raises:
+        ValueError: for a transformation of the plane that does not name its generator.
+    """
+    if transformation.matrix is None:
+        return torch.zeros(3, 3, dtype=torch.float64)
+    if transformation.generator is None:
+        raise ValueError(
+            f"{transformation.name!r} moves the plane but has no generator; give the rows of dM/da at a = 0 "
+            "as Transformation(..., generator=...)"
+        )
+    return torch.tensor(transformation.generator, dtype=torch.float64)
+
+
+def commutator_norms(transformations: Sequence[Transformation]) -> Tensor:
+    """‖[G_i, G_j]‖ of the motion from frame 0 to frame 1, Frobenius norm: (K, K) float64, symmetric.
+
+    G_i is the generator times path_i(1) - path_i(0), so that exp(G_i) is exactly what moves frame 0 to frame 1. A
+    commutator that is a shift has its norm in pixels, one that is linear has none: what counts is which are zero, and
+    sizes within either kind.
+
+    Args:
+        transformations: K of them.
+
+    Returns:
+        Zero where two commute: scale and rotation, colour and everything, each with itself.
+
+    Raises:
+        ValueError: as :func:`generator_matrix`.
+    """
+    if not transformations:
+        raise ValueError("commutators need at least one transformation, got none")
+    frames = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    motions = torch.stack([generator_matrix(each) * each.path(frames).diff() for each in transformations])
+    products = motions[:, None] @ motions[None]  # (K, K, 3, 3)
+    return torch.linalg.matrix_norm(products - products.transpose(0, 1))

@@ -4,6 +4,7 @@ from poflow_lite.models.factor import FactorVAE
 from poflow_lite.models.flow_factorized import FlowFactorizedVAE
 from poflow_lite.models.poflow import PoFlow
 from poflow_lite.models.slow import SlowVAE
+from poflow_lite.models.sparse import SparseFlowVAE, SpikeAndSlab, UnsignedDiffusionPrior
 from poflow_lite.models.topographic import TopographicVAE
 from poflow_lite.models.vae import VAE
 from poflow_lite.models.weak import TransformationEncoder, WeaklySupervisedVAE
@@ -14,7 +15,10 @@ __all__ = [
     "FlowFactorizedVAE",
     "PoFlow",
     "SlowVAE",
+    "SparseFlowVAE",
+    "SpikeAndSlab",
     "TopographicVAE",
     "TransformationEncoder",
+    "UnsignedDiffusionPrior",
     "WeaklySupervisedVAE",
 ]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from poflow_lite.datasets.sequences import Batch
 from poflow_lite.errors import require_weights
-from poflow_lite.flows import DiffusionPrior, Path, PotentialFlow
+from poflow_lite.flows import DiffusionPrior, Flow, Path, PotentialFlow
 from poflow_lite.models.vae import VAE
 from poflow_lite.objectives import Terms, gaussian_kl, reparameterize
 from poflow_lite.potentials import Force
@@ -28,24 +28,31 @@ class FlowFactorizedVAE(VAE):
 
     Args:
         encoder, decoder, likelihood, beta: as for :class:`VAE`; β weighs the KL terms of all frames.
-        flow: the posterior's potential flow.
-        prior: the diffusing prior.
+        flow: the posterior's flow, normally along potentials; any other has no Hamilton-Jacobi residual.
+        prior: the diffusing prior, or one that stays.
         force: f ≤ 0 in the Hamilton-Jacobi equation; ``None`` for f = 0.
         hamilton_jacobi: λ_HJ.
         autoencoding: weight of a second bound on the same Σ_{t≥1} log p(x_t | k), whose posterior q(z | x_t) comes from
             frame t itself. It costs one image a sequence and teaches the encoder all poses, so that a flow may start
             at any frame and reconstruction can be measured; 0 leaves the paper's objective.
+        agreement: weight of Σ_{t≥1} KL(q_t(· | x_0, k) ‖ q(· | x_t)): where the flow carries x_0 should be where the
+            encoder puts x_t. The bound asks only that both decode to x_t. With it the other half of the commuting square
+            holds as well, the encoder's, and a flow can take over from an encoded frame or from another flow.
         initial: λ_0, weight of the paper's initial condition ∇u^k(z_0, 0) = 0.
+        path_kl: weight of the KL terms of q_t at t ≥ 1, within β; 0 leaves only the one at t = 0, which regularises the
+            encoder alone. Other weights than 1 give up the bound. That of the second bound is not concerned: there, q
+            comes from the encoder.
 
     Raises:
-        ValueError: for a weight that is negative or not finite.
+        ValueError: for a weight that is negative or not finite, or a Hamilton-Jacobi penalty on a flow that does not
+            follow a potential.
     """
 
     def __init__(
         self,
         encoder: nn.Module,
         decoder: nn.Module,
-        flow: PotentialFlow,
+        flow: Flow,
         prior: DiffusionPrior,
         force: Force | None = None,
         likelihood: str = "bernoulli",
@@ -53,11 +60,20 @@ class FlowFactorizedVAE(VAE):
         hamilton_jacobi: float = 10.0,
         autoencoding: float = 0.2,
         initial: float = 0.0,
+        path_kl: float = 1.0,
+        agreement: float = 0.0,
     ):
         super().__init__(encoder, decoder, likelihood, beta)
-        require_weights(hamilton_jacobi=hamilton_jacobi, autoencoding=autoencoding, initial=initial)
+        require_weights(hamilton_jacobi=hamilton_jacobi, autoencoding=autoencoding, initial=initial, path_kl=path_kl)
+        require_weights(agreement=agreement)
+        if hamilton_jacobi and not isinstance(flow, PotentialFlow):
+            raise ValueError(
+                f"the Hamilton-Jacobi penalty needs a flow along a potential, got a {type(flow).__name__} along a "
+                f"{type(flow.field).__name__}: set hamilton_jacobi to 0, or use a PotentialFlow"
+            )
         self.flow, self.prior, self.force = flow, prior, force
         self.hamilton_jacobi, self.autoencoding, self.initial = hamilton_jacobi, autoencoding, initial
+        self.path_kl, self.agreement = path_kl, agreement
 
     def transport(self, z: Tensor, k: Tensor, steps: int) -> Path:
         return self.flow.rollout(z, k, steps)
@@ -74,28 +90,43 @@ class FlowFactorizedVAE(VAE):
         drawn = path.z.take_along_dim(batch.times[..., None], 1)
         log_likelihood = self.decode(drawn).log_prob(batch.frames)  # (B, n)
 
-        times = torch.arange(1, batch.horizon + 1, device=z0.device).expand(len(z0), -1)
-        log_q = path.log_density(posterior.log_prob(z0))[:, 1:]
-        kl_later = (log_q - self.log_prior(path.z[:, 1:], times, batch.k)).sum(1)  # Monte Carlo, the same z_t in both
-        kl_start = gaussian_kl(posterior.mean, posterior.base_dist.scale)
+        log_q = path.log_density(posterior.log_prob(z0))  # (B, T+1)
+        later = self.path_kl * self._path_kl(path, log_q, batch.k) if self.path_kl else 0.0
+        kl = gaussian_kl(posterior.mean, posterior.base_dist.scale) + later
 
         penalties = {}
-        if self.autoencoding:
-            penalties["autoencoding"] = -self.autoencoding * self._autoencoding_bound(batch, generator)
+        if self.autoencoding or self.agreement:
+            penalties = self._from_a_later_frame(batch, path, log_q, generator)
         if self.hamilton_jacobi:
             residuals = self.flow.residuals(path, batch.k, self.force)
             penalties["hamilton_jacobi"] = self.hamilton_jacobi * residuals.square().sum(1)
         if self.initial:
             penalties["initial"] = self.initial * path.velocity[:, 0].square().sum(1)
-        return Terms(log_likelihood @ batch.frame_weights, kl_start + kl_later, self.beta, penalties)
+        return Terms(log_likelihood @ batch.frame_weights, kl, self.beta, penalties)
 
-    def _autoencoding_bound(self, batch: Batch, generator: torch.Generator | None) -> Tensor:
-        """T ( E_{q(z | x_t)}[log p(x_t | z)] - β KL(q(z | x_t) ‖ p_t(· | k)) ) of one random frame t ≥ 1 each: (B,)."""
+    def _path_kl(self, path: Path, log_q: Tensor, k: Tensor) -> Tensor:
+        """Σ_{t≥1} log q_t(z_t) - log p_t(z_t | k), the Monte-Carlo KL terms: (B,)."""
+        batch, steps = path.log_det.shape
+        times = torch.arange(1, steps + 1, device=log_q.device).expand(batch, -1)
+        return (log_q[:, 1:] - self.log_prior(path.z[:, 1:], times, k)).sum(1)  # the same z_t in both
+
+    def _from_a_later_frame(
+        self, batch: Batch, path: Path, log_q: Tensor, generator: torch.Generator | None
+    ) -> dict[str, Tensor]:
+        """What q(z | x_t), from one random frame t ≥ 1 of each sequence, adds to the loss: (B,) each, times T.
+
+        "autoencoding" is minus a bound on log p(x_t | k), "agreement" a Monte-Carlo estimate of KL(q_t ‖ q(· | x_t)).
+        """
         rows = torch.arange(len(batch), device=batch.frames.device)
         drawn = torch.randint(1, batch.times.shape[1], (len(batch),), generator=generator, device=rows.device)
         x, t = batch.frames[rows, drawn], batch.times[rows, drawn]
-        posterior = self.encode(x)
-        log_likelihood = self.decode(reparameterize(posterior, generator)).log_prob(x)
-        variance = self.prior.variance(t, batch.k)[:, None]
-        kl = gaussian_kl(posterior.mean, posterior.base_dist.scale, variance)
-        return batch.horizon * (log_likelihood - self.beta * kl)
+        posterior, penalties = self.encode(x), {}
+        if self.autoencoding:
+            log_likelihood = self.decode(reparameterize(posterior, generator)).log_prob(x)
+            variance = self.prior.variance(t, batch.k)[:, None]
+            bound = log_likelihood - self.beta * gaussian_kl(posterior.mean, posterior.base_dist.scale, variance)
+            penalties["autoencoding"] = -self.autoencoding * batch.horizon * bound
+        if self.agreement:
+            apart = log_q[rows, t] - posterior.log_prob(path.z[rows, t])
+            penalties["agreement"] = self.agreement * batch.horizon * apart
+        return penalties

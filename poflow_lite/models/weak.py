@@ -115,7 +115,7 @@ class WeaklySupervisedVAE(FlowFactorizedVAE):
         Raises:
             ValueError: if it is not a permutation.
         """
-        count = self.flow.potential.transformations
+        count = self.flow.field.transformations
         if sorted(indices.tolist()) != list(range(count)):
             raise ValueError(f"indices must hold each of 0..{count - 1} once, got {indices.tolist()}")
         per_index = [*self.flow.parameters(), *self.prior.parameters(), *self.inference.network[-1].parameters()]
