@@ -10,13 +10,14 @@ import torch
 from PIL import Image
 from tiny import SHAPE, encoder_and_decoder, generator
 
-from poflow_lite import ablation_tables, ablations, experiments, metrics
-from poflow_lite.ablation_tables import paired_difference
+from poflow_lite import experiments, metrics
 from poflow_lite.datasets import TransformationSequences
 from poflow_lite.fields import DivergenceFreeField
 from poflow_lite.flows import DiffusionPrior, Flow, PotentialFlow
 from poflow_lite.models import FlowFactorizedVAE
 from poflow_lite.recipes import recipe
+from poflow_lite.studies import ablation_tables, ablations
+from poflow_lite.studies.ablation_tables import paired_difference
 
 TINY = {
     "steps": 3, "batch_size": 4, "latent": 16, "channels": (4, 8), "hidden": 16, "width": 4, "likelihood_images": 1,

@@ -9,13 +9,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from poflow_lite import beyond, recipes
-from poflow_lite.beyond import STUDIES, beyond_table, sparse_flow_model, study_beyond, train_sparse_flow
+from poflow_lite import recipes
 from poflow_lite.cli import app
 from poflow_lite.datasets import TransformationSequences, load_stills
 from poflow_lite.metrics import equivariance_errors, no_motion, predict
 from poflow_lite.recipes import build_model, recipe, sequences
 from poflow_lite.sparsity import Donors, field_use, infer_all
+from poflow_lite.studies import beyond
+from poflow_lite.studies.beyond import STUDIES, beyond_table, sparse_flow_model, study_beyond, train_sparse_flow
 
 TINY = {"steps": 3, "batch_size": 8, "latent": 8, "channels": (4, 8), "hidden": 16, "width": 4}
 

@@ -6,6 +6,7 @@ from lesson_helpers import solution, stub
 from poflow_lite import check
 
 LESSONS = {
+    "00-start-here": check.lesson00,
     "01-variational-autoencoders": check.lesson01,
     "02-disentanglement": check.lesson02,
     "03-equivariance": check.lesson03,

@@ -24,8 +24,12 @@ def moved(frames):
             lambda x: (x[:, 1:] - x[:, :1]).flatten(1).sum(1).mean(), "absolute values before", id="no absolute"
         ),
         pytest.param(lambda x: moved(x).square().flatten(1).sum(1).mean(), "no squares", id="L2"),
-        pytest.param(lambda x: x[:, 1:].flatten(1).sum(1).mean(), "with frame 0", id="frame 0 forgotten"),
-        pytest.param(lambda x: (x - x[:1]).abs().flatten(1).sum(1).mean(), "24", id="first sequence for first frame"),
+        pytest.param(
+            lambda x: x[:, 1:].flatten(1).sum(1).mean(), "compare the frames with frame 0", id="frame 0 forgotten"
+        ),
+        pytest.param(
+            lambda x: (x - x[:1]).abs().flatten(1).sum(1).mean(), "compared with frame 0", id="first sequence's frame"
+        ),
     ],
 )
 def test_wrong_yardsticks_fail(wrong, hint):

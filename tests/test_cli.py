@@ -125,7 +125,7 @@ def test_compare_prints_the_table_and_goes_on_where_it_stopped(run, tmp_path):
 
 
 def test_compare_reports_a_crashed_cell_in_one_line_and_keeps_the_rest(run, tmp_path, monkeypatch):
-    from poflow_lite import comparison
+    from poflow_lite.studies import comparison
 
     original = comparison.compare_cell
 
@@ -236,3 +236,14 @@ def test_interrupting_says_how_to_go_on(run, tmp_path, monkeypatch):
     code, _, err = run("train", "--out", tmp_path)
     assert code == 130
     assert "--resume" in err
+
+
+def test_generalise_prints_a_table_and_a_mistake_in_one_line(run, tmp_path):
+    options = ["--budget", "smoke", "--models", "vae,flow-factorized", "--trials", "half speed", "--images", "3"]
+    small = ["--set", "latent=4", "--set", "channels=4,8", "--set", "hidden=8", "--device", "cpu"]
+    code, out, _ = run("generalise", *options, *small, "--out", str(tmp_path / "g"))
+    assert code == 0
+    assert "| half speed |" in out
+    code, _, err = run("generalise", "--trials", "sideways", "--out", str(tmp_path / "h"))
+    assert code == 1
+    assert err.startswith("error: unknown trial 'sideways'")

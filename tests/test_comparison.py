@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from poflow_lite import comparison, experiments, recipes, tables
+from poflow_lite import experiments, recipes
 from poflow_lite.metrics import equivariance_error
 from poflow_lite.operators import OPERATORS
+from poflow_lite.studies import comparison, tables
 
 TINY = {
     "steps": 3, "batch_size": 4, "latent": 16, "channels": (4, 8), "hidden": 16, "width": 4, "likelihood_images": 1,

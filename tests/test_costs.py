@@ -10,9 +10,11 @@ from tiny import generator
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from poflow_lite import cost_study, costs, time_to_error
 from poflow_lite.cli import main
-from poflow_lite.costs import (
+from poflow_lite.models import VAE
+from poflow_lite.recipes import MODELS, build_model
+from poflow_lite.studies import cost_study, costs, figures, time_to_error
+from poflow_lite.studies.costs import (
     AXES,
     NETWORKS,
     TRANSPORT,
@@ -24,9 +26,7 @@ from poflow_lite.costs import (
     step_time,
     transport_operations,
 )
-from poflow_lite.models import VAE
-from poflow_lite.recipes import MODELS, build_model
-from poflow_lite.time_to_error import first_budgets, relative_error
+from poflow_lite.studies.time_to_error import first_budgets, relative_error
 
 TINY = {"batch_size": 4, "channels": (4, 8), "hidden": 16, "width": 4, "latent": 16}
 
@@ -395,10 +395,9 @@ def test_what_is_done_is_not_done_again(finished, monkeypatch):
 
 
 def test_the_figure_shows_every_curve_and_every_exponent(finished):
-    from poflow_lite import plotting
 
     _, result = finished
-    figure = plotting.cost_panels(result, "title")
+    figure = figures.cost_panels(result, "title")
     time, memory, error = figure.axes[:3]
     shown = [line for line in time.lines if line.get_linestyle() == "-"]
     curves = result["times"]["latent"]["curves"]

@@ -8,13 +8,13 @@ import pytest
 import torch
 from tiny import generator
 
-from poflow_lite import generalisation, trials
 from poflow_lite.datasets import PAPER_TRANSFORMATIONS, Motion, Phase, TransformationSequences, load_stills
-from poflow_lite.generalisation import Entry, generalise, standings, write_generalisation
 from poflow_lite.metrics import autoencode, equivariance_errors, no_motion, predict
 from poflow_lite.movers import fit_movers
 from poflow_lite.recipes import build_model, recipe
-from poflow_lite.trials import TRAININGS, TRIALS, Trial, measure_round_trip, measure_trial, trial_sequences
+from poflow_lite.studies import generalisation, trials
+from poflow_lite.studies.generalisation import Entry, generalise, standings, write_generalisation
+from poflow_lite.studies.trials import TRAININGS, TRIALS, Trial, measure_round_trip, measure_trial, trial_sequences
 
 TINY = {
     "steps": 3, "batch_size": 4, "latent": 8, "channels": (4, 8), "hidden": 16, "width": 4, "likelihood_images": 1,

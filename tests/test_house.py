@@ -18,8 +18,7 @@ FLOORS = [
     {"models", "learned_transport", "check"},
     {"metrics", "operators", "predictability", "lessons", "recipes", "flow_matching", "sparsity"}
     | {"movers", "commutators"},
-    {"experiments", "grid", "comparison", "tables", "transport_study", "shipped", "beyond"}
-    | {"ablations", "ablation_tables", "costs", "time_to_error", "cost_study", "trials", "generalisation"},
+    {"experiments", "grid", "shipped", "studies"},
     {"cli"},
 ]
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from poflow_lite import cli, comparison, experiments
+from poflow_lite import cli, experiments
 from poflow_lite.experiments import sample_batch
 from poflow_lite.recipes import MODELS, build_model, recipe, sequences
+from poflow_lite.studies import comparison
 from poflow_lite.training import step_generator
 
 

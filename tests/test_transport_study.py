@@ -6,11 +6,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from poflow_lite import transport_study
 from poflow_lite.cli import app
 from poflow_lite.datasets import sample_pair
 from poflow_lite.learned_transport import measure_transport
-from poflow_lite.transport_study import VARIANTS, study_transport, transport_panels
+from poflow_lite.studies import transport_study
+from poflow_lite.studies.transport_study import VARIANTS, study_transport, transport_panels
 
 
 @pytest.fixture(autouse=True)

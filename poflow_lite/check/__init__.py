@@ -4,11 +4,23 @@ Each check tests properties (a divergence is never negative, mass is conserved),
 raises :class:`CheckFailed` with a hint when they do not.
 """
 
-from poflow_lite.check import lesson01, lesson02, lesson03, lesson04, lesson05, lesson06, lesson07, lesson08, lesson09
+from poflow_lite.check import (
+    lesson00,
+    lesson01,
+    lesson02,
+    lesson03,
+    lesson04,
+    lesson05,
+    lesson06,
+    lesson07,
+    lesson08,
+    lesson09,
+)
 from poflow_lite.check._common import CheckFailed
 
 __all__ = [
     "CheckFailed",
+    "lesson00",
     "lesson01",
     "lesson02",
     "lesson03",

@@ -35,9 +35,9 @@ class FlowFactorizedVAE(VAE):
         autoencoding: weight of a second bound on the same Σ_{t≥1} log p(x_t | k), whose posterior q(z | x_t) comes from
             frame t itself. It costs one image a sequence and teaches the encoder all poses, so that a flow may start
             at any frame and reconstruction can be measured; 0 leaves the paper's objective.
-        agreement: weight of Σ_{t≥1} KL(q_t(· | x_0, k) ‖ q(· | x_t)): where the flow carries x_0 should be where the
-            encoder puts x_t. The bound asks only that both decode to x_t. With it the other half of the commuting square
-            holds as well, the encoder's, and a flow can take over from an encoded frame or from another flow.
+        agreement: weight of Σ_{t≥1} KL(q_t(· | x_0, k) ‖ q(· | x_t)): the flow should carry x_0 to where the encoder
+            puts x_t, while the bound asks only that both decode to x_t. With it the encoder's half of the commuting
+            square holds as well, and a flow can take over from an encoded frame or from another flow.
         initial: λ_0, weight of the paper's initial condition ∇u^k(z_0, 0) = 0.
         path_kl: weight of the KL terms of q_t at t ≥ 1, within β; 0 leaves only the one at t = 0, which regularises the
             encoder alone. Other weights than 1 give up the bound. That of the second bound is not concerned: there, q

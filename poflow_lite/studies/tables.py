@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from poflow_lite import plotting
 from poflow_lite.checkpoints import prepare_folder, write_atomically
+from poflow_lite.studies import figures
 
 __all__ = ["Row", "best_rows", "margins", "summarise", "write_tables"]
 
@@ -123,7 +123,7 @@ def write_tables(result: Mapping[str, Any], out: str | Path) -> str:
     for name, text in texts.items():
         write_atomically(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
     no_motion = result["cells"][0]["references"]["no_motion"]
-    figure = plotting.comparison_dots(rows, no_motion, f"{result['data_set']}, budget {result['budget']}")
+    figure = figures.comparison_dots(rows, no_motion, f"{result['data_set']}, budget {result['budget']}")
     write_atomically(folder / "comparison.png", lambda path: figure.savefig(path, dpi=150, format="png"))
     return markdown
 

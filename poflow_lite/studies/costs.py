@@ -379,7 +379,7 @@ def peak_memory(model: str, settings: Recipe, transformations: int = 3, steps: i
     _build(model, settings, transformations)  # a mistake in the settings is reported from here, in words
     request = json.dumps({"model": model, "settings": asdict(settings), "transformations": transformations,
                           "steps": steps, "threads": torch.get_num_threads()})  # fmt: skip
-    script = "import sys; from poflow_lite.costs import _measure_memory; _measure_memory(sys.stdin.read())"
+    script = "import sys; from poflow_lite.studies.costs import _measure_memory; _measure_memory(sys.stdin.read())"
     done = subprocess.run([sys.executable, "-c", script], input=request, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]

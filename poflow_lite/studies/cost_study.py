@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from poflow_lite.checkpoints import prepare_folder, write_atomically, write_json
-from poflow_lite.costs import AXES, fit_exponent, peak_memory, settings_at, step_time
 from poflow_lite.errors import require_known
 from poflow_lite.grid import run_grid
 from poflow_lite.provenance import command, machine, versions
 from poflow_lite.recipes import MODELS, Recipe, build_model, recipe, sequences
-from poflow_lite.time_to_error import STEPS, THRESHOLDS, require_budgets, time_to_error
+from poflow_lite.studies.costs import AXES, fit_exponent, peak_memory, settings_at, step_time
+from poflow_lite.studies.time_to_error import STEPS, THRESHOLDS, require_budgets, time_to_error
 from poflow_lite.training import resolve_device
 
 __all__ = ["cost_table", "study_costs"]
@@ -167,12 +167,12 @@ def _memory(
 
 
 def _write(folder: Path, result: dict[str, Any]) -> None:
-    from poflow_lite import plotting
+    from poflow_lite.studies import figures
 
     write_json(folder / "costs.json", result)
     table = cost_table(result)
     write_atomically(folder / "costs.md", lambda path: path.write_text(table, encoding="utf-8"))
-    figure = plotting.cost_panels(result, _title(result))
+    figure = figures.cost_panels(result, _title(result))
     write_atomically(folder / "costs.png", lambda path: figure.savefig(path, dpi=150, format="png"))
 
 

@@ -16,7 +16,7 @@ from poflow_lite.grid import run_grid
 from poflow_lite.movers import fit_movers
 from poflow_lite.provenance import command, versions
 from poflow_lite.recipes import MODELS, recipe, sequences
-from poflow_lite.trials import TRAININGS, TRIALS, measure_round_trip, measure_trial, trial_sequences
+from poflow_lite.studies.trials import TRAININGS, TRIALS, measure_round_trip, measure_trial, trial_sequences
 
 __all__ = ["COMPARED", "Entry", "generalise", "generalise_cell", "standings", "write_generalisation"]
 
@@ -194,12 +194,12 @@ def write_generalisation(result: Mapping[str, Any], out: str | Path) -> str:
     """
     if not result["cells"]:
         raise ValueError("no cell of the study is done: there is nothing to put into a table")
-    from poflow_lite import plotting
+    from poflow_lite.studies import figures
 
     table, folder = standings(result), prepare_folder(out)
     text = _markdown(table, result)
     write_atomically(folder / "generalisation.md", lambda path: path.write_text(text, encoding="utf-8"))
-    figure = plotting.standings_dots(table, f"{result['data_set']}, budget {result['budget']}")
+    figure = figures.standings_dots(table, f"{result['data_set']}, budget {result['budget']}")
     write_atomically(folder / "generalisation.png", lambda path: figure.savefig(path, dpi=150, format="png"))
     return text
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from poflow_lite.comparison import TRANSPORTS, step_costs
 from poflow_lite.datasets import Sequences
 from poflow_lite.experiments import load_run, train
 from poflow_lite.grid import run_grid
@@ -21,6 +20,7 @@ from poflow_lite.metrics import equivariance_errors, no_motion, predict
 from poflow_lite.models import VAE
 from poflow_lite.operators import fit_operator, moved_by, training_latents
 from poflow_lite.recipes import recipe, sequences
+from poflow_lite.studies.comparison import TRANSPORTS, step_costs
 from poflow_lite.training import resolve_device
 
 __all__ = ["STEPS", "THRESHOLDS", "Reached", "first_budgets", "relative_error", "require_budgets", "time_to_error"]
