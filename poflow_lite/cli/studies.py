@@ -133,7 +133,7 @@ def generalise(
     out: Out = Path("runs/generalise"),
     jobs: Jobs = 1,
     split: Split = "test",
-    images: Annotated[int, typer.Option("--images", help="Images shown in each trial, at most.")] = 180,
+    images: Annotated[int, typer.Option("--images", help="Images shown in each trial, at most.")] = 120,
     assign: Assign = None,
     device: Device = "auto",
 ) -> None:
@@ -144,7 +144,7 @@ def generalise(
     result = generalisation.generalise(
         data,
         out,
-        models=generalisation.COMPARED if models == "all" else models.split(","),
+        models=tuple(generalisation.CONTESTANTS) if models == "all" else models.split(","),
         trials=tuple(TRIALS) if trials == "all" else [name.strip() for name in trials.split(",")],
         seeds=numbers(seeds, "--seeds", int),
         budget=budget,

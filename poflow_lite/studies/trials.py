@@ -26,7 +26,7 @@ from poflow_lite.datasets import (
 )
 from poflow_lite.metrics import autoencode_frames
 from poflow_lite.models import VAE
-from poflow_lite.movers import Mover, follow
+from poflow_lite.movers import Mover, Successive, follow
 
 __all__ = ["TRAININGS", "TRIALS", "Trial", "measure_round_trip", "measure_trial", "trial_sequences"]
 
@@ -78,29 +78,37 @@ class Trial:
     spoil: Callable[[Tensor, torch.Generator], Tensor] | None = None
 
 
+ALL = (Motion((Phase(NAMES, 8),)),)
+
 _random = partial(Trial, training="random starts", start="random")
 TRIALS: dict[str, Trial] = {
     "as trained": Trial(),
     "twice as long": Trial(motions=_each(frames=16)),
     "half speed": Trial(motions=_each(frames=8, speed=0.5)),
     "double speed": Trial(motions=_each(frames=4, speed=2.0)),
+    "backwards": Trial(motions=BACKWARDS),
+    "switching": Trial(motions=SWITCHED),
+    "two at once": Trial(motions=PAIRS),
+    "three at once": Trial(motions=ALL),
     "noise": Trial(spoil=lambda frames, generator: noisy(frames, 0.2, generator)),
     "a hidden part": Trial(spoil=lambda frames, generator: occluded(frames, 7, generator)),
-    "starts never trained": Trial(start="random"),
-    "from digits to MNIST": Trial(data="mnist"),
-    "from digits to letters": Trial(data="letters"),
-    "from digits to sprites": Trial(data="sprites"),
-    "random starts": _random(),
-    "starts out of range": _random(starts={"scale": (math.log(0.5), math.log(0.7)), "rotate": (40.0, 80.0)}),
-    "switching": _random(motions=SWITCHED),
-    "two at once": _random(motions=PAIRS),
-    "three at once": _random(motions=(Motion((Phase(NAMES, 8),)),)),
-    "backwards": _random(motions=BACKWARDS),
-    "random starts and twice as long": _random(motions=_each(frames=16)),
     "classes never seen": Trial(training="without 7, 8, 9", only=LEFT_OUT),
     "10 % of the images": Trial(training="10 % of the images"),
     "1 % of the images": Trial(training="1 % of the images"),
+    "from digits to MNIST": Trial(data="mnist"),
     "from MNIST to digits": Trial(training="on MNIST", data="digits"),
+    "from digits to letters": Trial(data="letters"),
+    "from digits to sprites": Trial(data="sprites"),
+    "starts never trained": Trial(start="random"),
+    "random starts": _random(),
+    "random starts out of range": _random(
+        starts={"scale": (math.log(0.5), math.log(0.7)), "rotate": (40.0, 80.0)},
+    ),
+    "random starts twice as long": _random(motions=_each(frames=16)),
+    "random starts switching": _random(motions=SWITCHED),
+    "random starts two at once": _random(motions=PAIRS),
+    "random starts three at once": _random(motions=ALL),
+    "random starts backwards": _random(motions=BACKWARDS),
 }
 """Row of the table ↦ what is tried."""
 
@@ -149,7 +157,8 @@ def measure_trial(
         seed: of start poses and of what spoils the frames; the same for all models.
 
     Returns:
-        Reference or mover ↦ motion ↦ L1 error summed over pixels, channels and frames, mean over images. A mover that
+        Reference or mover ↦ motion ↦ L1 error summed over pixels, channels and frames, mean over images. Where several
+        transformations move at once, movers are tried "in turn" as well (:class:`movers.Successive`). A mover that
         cannot make a motion (a flow that folds space and cannot be run backwards) has no entry for it.
     """
     device = next(model.parameters()).device
@@ -162,13 +171,21 @@ def measure_trial(
         predictions = {"no motion": truth[:, :1], "floor": autoencode_frames(model, truth)}
         for name, prediction in predictions.items():
             errors[name][motion.name] = _distance(prediction, truth)
-        for name, pair in movers.items():
+        for name, pair in (movers | _in_turn(movers, motion)).items():
             try:
                 path = follow(pair, start, motion, sequences.names)
             except ValueError:  # a step that folds space
                 continue
-            errors[name][motion.name] = _distance(model.decode(path).mean, truth)
+            errors.setdefault(name, {})[motion.name] = _distance(model.decode(path).mean, truth)
     return errors
+
+
+def _in_turn(movers: dict[str, tuple[Mover, Mover]], motion: Motion) -> dict[str, tuple[Mover, Mover]]:
+    """Where several transformations move at once: each mover again, with one of them after the other."""
+    if all(len(phase.moving) == 1 for phase in motion.phases):
+        return {}
+    tried = ("linear", "linear steps", "linear step", "flow")
+    return {f"{name} in turn": tuple(Successive(mover) for mover in movers[name]) for name in tried if name in movers}
 
 
 @torch.no_grad()
