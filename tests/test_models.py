@@ -32,7 +32,7 @@ def build(make_potential):
         flow, prior = PotentialFlow(make_potential(LATENT, 3, horizon=T)), DiffusionPrior(3, 0.2)
         with torch.no_grad():
             prior.raw.add_(torch.randn(3))
-        options = {"hamilton_jacobi": 0.5, "autoencoding": 0.3, "initial": 0.7, "beta": 0.4, **options}
+        options = {"hamilton_jacobi": 0.5, "autoencoding": 0.3, "agreement": 0.2, "initial": 0.7, "beta": 0.4} | options
         return FlowFactorizedVAE(*encoder_and_decoder(), flow, prior, Force(LATENT, 3, 8, T), **options)
 
     return make
@@ -122,6 +122,7 @@ def slow_terms(model, batch, b, noise, drawn, second_noise):
     mean, scale = posterior(batch.frames[b, 0])
     z = mean + scale * noise[b]
     log_q, path = Normal(mean, scale).log_prob(z).sum(), [z]
+    densities = [log_q]
     kl, squares = 0.5 * (mean**2 + scale**2 - 1 - 2 * scale.log()).sum(), 0.0
     for t in torch.arange(float(T)):
         velocity = grad(u)(z, t)
@@ -130,6 +131,7 @@ def slow_terms(model, batch, b, noise, drawn, second_noise):
         log_q = log_q - torch.linalg.det(torch.eye(LATENT) + hessian(u)(z, t)).abs().log()
         z = z + velocity
         path.append(z)
+        densities.append(log_q)
         log_p = MultivariateNormal(torch.zeros(LATENT), variance(t + 1) * torch.eye(LATENT)).log_prob(z)
         kl = kl + log_q - log_p
     shown = [log_likelihood(x, path[t]) for x, t in zip(batch.frames[b], batch.times[b], strict=True)]
@@ -138,8 +140,10 @@ def slow_terms(model, batch, b, noise, drawn, second_noise):
     mean, scale = posterior(x)
     own_kl = 0.5 * ((mean**2 + scale**2) / v - 1 - (scale**2 / v).log()).sum()
     own_bound = T * (log_likelihood(x, mean + scale * second_noise[b]) - model.beta * own_kl)
+    there = batch.times[b, drawn[b]]
+    apart = T * (densities[there] - Normal(mean, scale).log_prob(path[there]).sum())
     start_velocity = grad(u)(path[0], torch.tensor(0.0))
-    return reconstruction, kl, -0.3 * own_bound, 0.5 * squares, 0.7 * start_velocity @ start_velocity
+    return reconstruction, kl, -0.3 * own_bound, 0.2 * apart, 0.5 * squares, 0.7 * start_velocity @ start_velocity
 
 
 @pytest.mark.parametrize("frames", [None, 1, 2])
@@ -150,7 +154,7 @@ def test_flow_terms_equal_a_slow_recomputation_of_each_sequence(build, frames):
     drawn = torch.randint(1, batch.frames.shape[1], (6,), generator=draws)
     second_noise = torch.randn(6, LATENT, generator=draws)
     found = [terms.reconstruction, terms.kl, *terms.penalties.values()]
-    assert list(terms.penalties) == ["autoencoding", "hamilton_jacobi", "initial"]
+    assert list(terms.penalties) == ["autoencoding", "agreement", "hamilton_jacobi", "initial"]
     total = 0.0
     for b in range(6):
         slow = slow_terms(model, batch, b, noise, drawn, second_noise)
@@ -171,10 +175,29 @@ def test_every_declared_parameter_gets_a_finite_gradient_for_every_transformatio
 
 
 def test_each_penalty_can_be_left_out(build):
-    model = build(hamilton_jacobi=0.0, autoencoding=0.0, initial=0.0)
+    model = build(hamilton_jacobi=0.0, autoencoding=0.0, agreement=0.0, initial=0.0)
     terms = model.terms(mixed_batch(), generator())
     assert terms.penalties == {}
     torch.testing.assert_close(terms.loss, (0.4 * terms.kl - terms.reconstruction).mean())
+
+
+def test_flow_and_encoder_agree_where_one_carries_codes_to_codes(make_quadratic):
+    """Images are their latents, halved at every frame; so does the flow, and no frame's code is contradicted."""
+    flow = PotentialFlow(make_quadratic(-0.5 * torch.eye(LATENT)[None], horizon=T))
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(LATENT, 2 * LATENT))
+    with torch.no_grad():
+        encoder[1].weight.copy_(torch.cat([torch.eye(LATENT), torch.zeros(LATENT, LATENT)]))
+        encoder[1].bias.zero_()
+    decoder = nn.Sequential(nn.Linear(LATENT, LATENT), nn.Unflatten(1, (1, 1, LATENT)))
+    model = FlowFactorizedVAE(encoder, decoder, flow, DiffusionPrior(1), hamilton_jacobi=0, autoencoding=0, agreement=1)
+    start = torch.rand(4000, 1, 1, 1, LATENT, generator=generator())
+    frames = start * 0.5 ** torch.arange(T + 1)[:, None, None, None]
+    times = torch.arange(T + 1).expand(len(start), -1)
+    batch = Batch(frames, times, torch.zeros(len(start), dtype=torch.long), T)
+    found = model.terms(batch, generator(1)).penalties["agreement"].mean().item()
+    narrower = 0.5 ** torch.arange(1.0, T + 1)  # q_t = N(μ_t, 4^-t I) against the code's N(μ_t, I)
+    expected = LATENT * 0.5 * (narrower**2 - 1 - 2 * narrower.log()).sum()
+    assert found == pytest.approx(expected.item(), rel=0.05)
 
 
 def test_path_kl_weighs_the_terms_after_frame_zero_alone(build):
