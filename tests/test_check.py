@@ -16,6 +16,7 @@ LESSONS = {
     "07-flow-factorized-vae": check.lesson07,
     "08-knowing-k-less": check.lesson08,
     "09-experiments": check.lesson09,
+    "12-beyond": check.lesson12,
 }
 EXERCISES = [(notebook, name) for notebook, module in LESSONS.items() for name in module.__all__]
 every_exercise = pytest.mark.parametrize(("notebook", "name"), EXERCISES)

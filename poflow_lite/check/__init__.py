@@ -15,6 +15,7 @@ from poflow_lite.check import (
     lesson07,
     lesson08,
     lesson09,
+    lesson12,
 )
 from poflow_lite.check._common import CheckFailed
 
@@ -30,4 +31,5 @@ __all__ = [
     "lesson07",
     "lesson08",
     "lesson09",
+    "lesson12",
 ]

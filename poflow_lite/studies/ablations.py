@@ -41,6 +41,10 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
         "free": {"hamilton_jacobi": 0.0, "field": "free"},
         "divergence-free": {"hamilton_jacobi": 0.0, "field": "divergence-free"},
     },
+    "agreement": {
+        "gradient": {"agreement": 0.1},
+        "free": {"agreement": 0.1, "hamilton_jacobi": 0.0, "field": "free"},
+    },
     "width": {f"{width} units": {"width": width} for width in (8, 256)},
     "depth": {"2 layers": {"depth": 2}},
     "latent": {f"d = {latent}": {"latent": latent} for latent in (8, 16, 64)},

@@ -80,7 +80,7 @@ def generalise(
     for seed, training, name in itertools.product(seeds, trainings, models):
         (model, options), differing = CONTESTANTS[name], dict(TRAININGS[training])
         source = differing.pop("data", data)
-        settings = asdict(recipe(source, budget, model, **{**changes, **options, **differing}))
+        settings = asdict(recipe(data, budget, model, **{**changes, **options, **differing}))
         cells[f"{_slug(name)}-{_slug(training)}-seed-{seed}"] = {
             "name": name, "model": model, "training": training, "seed": seed, "data": source, "budget": budget,
             "split": split, "images": images, "device": device, "trials": trainings[training], "settings": settings,

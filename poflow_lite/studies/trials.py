@@ -41,7 +41,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "1 % of the images": {"share": 0.01},
     "on MNIST": {"data": "mnist"},
 }
-"""How a model is trained ↦ what differs from the study's data set and recipe."""
+"""How a model is trained ↦ what differs from the study's data set and recipe. All take the same number of steps."""
 
 
 def _each(**options: Any) -> tuple[Motion, ...]:
