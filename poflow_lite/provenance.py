@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -13,9 +14,16 @@ __all__ = ["command", "machine", "versions"]
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the figures depend on."""
+    """Versions of what the figures depend on; "not installed" for a package that is run from its source or missing."""
     packages = ("poflow-lite", "torch", "torchvision", "numpy", "scikit-learn", "POT")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+    return {"python": platform.python_version()} | {name: _version(name) for name in packages}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def machine(device: torch.device) -> str:
@@ -26,5 +34,5 @@ def machine(device: torch.device) -> str:
 
 
 def command() -> str:
-    """The command line of this process, without the folder the program lies in."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command line of this process, as a shell would read it, without the folder the program lies in."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -135,8 +135,10 @@ def test_the_table_holds_means_and_spreads_over_seeds_and_dashes_for_what_does_n
         },
         {"rows": {"told": row_of(0.4, active=1.0, per_k={"ot_gap": None, "straightness": 1.0})}},
     ]
-    text = beyond_table({"data_set": "toys, 5 measured", "budget": "smoke", "cells": cells})
-    heading, _, names, _, told, not_told = text.splitlines()
+    where = {"command": "poflow-lite beyond", "device": "CPU", "versions": {"torch": "2"}}
+    text = beyond_table({"data_set": "toys, 5 measured", "budget": "smoke", "cells": cells, **where})
+    heading, _, names, _, told, not_told, _, source = text.splitlines()
+    assert source == "`poflow-lite beyond`; CPU; torch 2."
     assert heading == "toys, 5 measured, budget smoke: equivariance error ÷ no motion"
     assert names == "| model | turn | active fields | index accuracy | purity | OT gap | straightness | seconds |"
     spread = f"{math.sqrt(0.02):.2f}"

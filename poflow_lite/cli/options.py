@@ -36,7 +36,12 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
 Seed = Annotated[int, typer.Option("--seed", help="Decides weights and every draw.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Budget = Annotated[str, typer.Option("--budget", help="smoke (seconds), lecture (minutes) or full (hours, or a GPU).")]
-Data = Annotated[str, typer.Option("--data", help="digits, mnist, shapes3d, falcor3d, isaac3d; with -lite: rendered.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data", help="digits, mnist, letters, sprites; shapes3d, falcor3d, isaac3d, or rendered: shapes3d-lite, …"
+    ),
+]
 Seeds = Annotated[str, typer.Option("--seeds", help="Separated by commas.")]
 Jobs = Annotated[int, typer.Option("--jobs", help="Cells that run at once, each on its share of the cores.")]
 Split = Annotated[str, typer.Option("--split", help="test, or validation when choosing settings.")]

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 
 from poflow_lite import plotting
 from poflow_lite.checkpoints import prepare_folder, write_atomically
+from poflow_lite.studies.markdown import markdown_table, mean_and_spread, origin
 
 __all__ = ["Difference", "Line", "chance", "paired_difference", "summarise", "write_tables"]
 
@@ -215,7 +216,7 @@ def _markdown(lines: Sequence[Line], result: Mapping[str, Any]) -> str:
         texts = [_measured([entry[name] for entry in found], forms.get(name, ".2f")) for name in measures]
         measured.append([line.group, line.variant, *texts])
     headings = [f"{name} ÷ no motion" if name in names else _HEADINGS.get(name, name) for name in measures]
-    parts = ["What was measured:", _table(["group", "variant", *headings], measured)]
+    parts = ["What was measured:", markdown_table(["group", "variant", *headings], measured, 2)]
 
     relative = [*names, "error"]
     compared = [*relative, *COMPARED]
@@ -228,14 +229,15 @@ def _markdown(lines: Sequence[Line], result: Mapping[str, Any]) -> str:
         headings = [
             f"{_HEADINGS.get(name, name)}, %" if name in relative else _HEADINGS.get(name, name) for name in compared
         ]
-        parts += ["Differences from the reference of each group:", _table(["group", "variant", *headings], changed)]
+        table = markdown_table(["group", "variant", *headings], changed, 2)
+        parts += ["Differences from the reference of each group:", table]
     return "\n\n".join([*parts, *_foot(lines, result)]) + "\n"
 
 
 def _measured(values: Sequence[float | None], form: str) -> str:
     if None in values:
         return ""
-    return f"{mean(values):{form}}" + (f" ± {stdev(values):{form}}" if len(values) > 1 else "")
+    return mean_and_spread(values, form)
 
 
 def _changed(difference: Difference | None, name: str, relative: Sequence[str]) -> str:
@@ -245,12 +247,6 @@ def _changed(difference: Difference | None, name: str, relative: Sequence[str]) 
     centre = f"{unit * difference.mean:+{form}}"
     text = centre + ("" if difference.spread is None else f" ± {unit * difference.spread:{form}}")
     return f"**{text}**" if difference.marked and float(centre) else text  # bold zeros would say nothing
-
-
-def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its columns after the first two aligned at the right."""
-    rule = "|---|---|" + "---:|" * (len(headings) - 2)
-    return "\n".join(["| " + " | ".join(headings) + " |", rule, *("| " + " | ".join(line) + " |" for line in lines)])
 
 
 def _foot(lines: Sequence[Line], result: Mapping[str, Any]) -> list[str]:
@@ -272,7 +268,6 @@ def _foot(lines: Sequence[Line], result: Mapping[str, Any]) -> list[str]:
     folded = any(cell["prediction"] is None or cell["reconstruction"] is None for cell in result["cells"])
     settings = {name: value for name, value in result["settings"].items() if name not in ("own", "test_images")}
     values = ", ".join(f"{name} {value}" for name, value in (settings | result["settings"]["own"]).items())
-    packages = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     foot = [
         f"{result['data_set']}, budget {result['budget']}; "
         f"{'mean ± standard deviation over' if count > 1 else 'of'} {_seeds(result)}.",
@@ -285,7 +280,7 @@ def _foot(lines: Sequence[Line], result: Mapping[str, Any]) -> list[str]:
         "the flow may fold. Milliseconds a step hold whatever else the machine did.",
         f"{rule}{held}.",
         f"Standard: {values}.",
-        f"`{result['command']}`; {result['cells'][0]['device']}; {packages}.",
+        origin(result, result["cells"][0]["device"]),
     ]
     if folded:
         foot.insert(2, "An empty likelihood exceeded its ceiling: the flow folds, and its density is not exact.")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ from poflow_lite.potentials import Potential
 from poflow_lite.provenance import command, machine, versions
 from poflow_lite.recipes import Recipe, build_model, recipe, sequences
 from poflow_lite.sparsity import Donors, field_use, infer_all, with_own_coefficients
+from poflow_lite.studies.markdown import markdown_table, mean_and_spread, origin
 from poflow_lite.training import Schedule, fit, resolve_device
 from poflow_lite.transport import ot_gap, straightness
 
@@ -354,12 +355,9 @@ def beyond_table(result: dict[str, Any]) -> str:
         "straightness": lambda row: _mean(row["straightness"]),
         "seconds": lambda row: row["seconds"],
     }
-    lines = [f"{result['data_set']}, budget {result['budget']}: equivariance error ÷ no motion", ""]
-    lines += [f"| model | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for name, measured in rows.items():
-        figures = [_figure([column(row) for row in measured]) for column in columns.values()]
-        lines.append(f"| {name} | {' | '.join(figures)} |")
-    return "\n".join(lines) + "\n"
+    lines = [[name, *(_figure([of(row) for row in found]) for of in columns.values())] for name, found in rows.items()]
+    title = f"{result['data_set']}, budget {result['budget']}: equivariance error ÷ no motion"
+    return "\n\n".join([title, markdown_table(["model", *columns], lines), origin(result, result["device"])]) + "\n"
 
 
 def _mean(per_k: dict[str, float | None]) -> float | None:
@@ -371,5 +369,4 @@ def _figure(values: list[float | None]) -> str:
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return "–"
-    digits = 0 if mean(known) >= 20 else 2
-    return f"{mean(known):.{digits}f}" + (f" ± {stdev(known):.{digits}f}" if len(known) > 1 else "")
+    return mean_and_spread(known, ".0f" if mean(known) >= 20 else ".2f")

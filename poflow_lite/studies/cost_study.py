@@ -16,6 +16,7 @@ from poflow_lite.grid import run_grid
 from poflow_lite.provenance import command, machine, versions
 from poflow_lite.recipes import MODELS, Recipe, build_model, recipe, sequences
 from poflow_lite.studies.costs import AXES, fit_exponent, peak_memory, settings_at, step_time
+from poflow_lite.studies.markdown import markdown_table, origin
 from poflow_lite.studies.time_to_error import STEPS, THRESHOLDS, require_budgets, time_to_error
 from poflow_lite.training import resolve_device
 
@@ -188,19 +189,17 @@ def cost_table(result: Mapping[str, Any]) -> str:
         for name, curve in found["curves"].items():
             fitted, formula = curve["exponent"], found["formula"].get(name)
             slope, low, high = (_two_digits(fitted[part]) for part in ("slope", "low", "high"))
-            interval, expected = (
-                f"{slope} ({low} to {high})",
-                "" if formula is None else _two_digits(formula["exponent"]),
-            )
-            lines.append([name, *(f"{ms:.1f}" for ms in curve["milliseconds"]), interval, expected])
-        parts.append(_pipes(["", *map(str, found["values"]), "exponent", "formula"], lines))
+            expected = "" if formula is None else _two_digits(formula["exponent"])
+            times = [f"{milliseconds:.1f}" for milliseconds in curve["milliseconds"]]
+            lines.append([name, *times, f"{slope} ({low} to {high})", expected])
+        parts.append(markdown_table(["", *map(str, found["values"]), "exponent", "formula"], lines))
     for axis, found in result["memory"].items():
         parts.append(f"MiB that a training step needs beyond the weights, against {axis}:")
         lines = [
             [name, *(f"{mib:.0f}" for mib in curve["mebibytes"]), _two_digits(curve["exponent"])]
             for name, curve in found["curves"].items()
         ]
-        parts.append(_pipes(["", *map(str, found["values"]), "exponent"], lines))
+        parts.append(markdown_table(["", *map(str, found["values"]), "exponent"], lines))
     parts += [_training_table(result["training"]), "\n".join(_foot(result))]
     return "\n\n".join(parts) + "\n"
 
@@ -217,7 +216,7 @@ def _training_table(training: Mapping[str, Any]) -> str:
         cells = [_reached(reached.get(threshold)) for threshold in thresholds]
         lines.append([model, f"{milliseconds:.1f}", *cells, f"{training['recipe_seconds'][model]:.1f}"])
     headings = ["", "ms a step", *(f"{threshold:g} × no motion" for threshold in thresholds), "the recipe's steps"]
-    return "Seconds of training (and steps) until the error is below:\n\n" + _pipes(headings, lines)
+    return "Seconds of training (and steps) until the error is below:\n\n" + markdown_table(headings, lines)
 
 
 def _reached(row: Mapping[str, Any] | None) -> str:
@@ -236,17 +235,11 @@ def _foot(result: Mapping[str, Any]) -> list[str]:
         f"Errors: {training['data_set']}, mean over k and over seeds {', '.join(map(str, seeds))}; trainings of "
         f"{', '.join(map(str, budgets))} steps, each with its own schedule, {training['jobs']} at once. Seconds: "
         f"steps × the median time of a step, measured afterwards with {training['threads']} threads.",
-        f"`{result['command']}`; budget {result['budget']}; {result['device']}; "
-        + ", ".join(f"{name} {version}" for name, version in result["versions"].items()) + ".",
-    ]  # fmt: skip
+        f"Budget {result['budget']}. {origin(result, result['device'])}",
+    ]
 
 
 def _title(result: Mapping[str, Any]) -> str:
     seeds = sorted({str(cell["seed"]) for cell in result["training"]["cells"]})
     errors = f"errors on {result['training']['data_set']}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
     return f"Times and memory on noise, {errors}; {result['device']}"
-
-
-def _pipes(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = "|---|" + "---:|" * (len(headings) - 1)
-    return "\n".join(["| " + " | ".join(headings) + " |", rule, *("| " + " | ".join(line) + " |" for line in lines)])

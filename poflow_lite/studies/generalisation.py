@@ -16,6 +16,7 @@ from poflow_lite.grid import run_grid
 from poflow_lite.movers import fit_movers
 from poflow_lite.provenance import command, versions
 from poflow_lite.recipes import MODELS, recipe, sequences
+from poflow_lite.studies.markdown import markdown_table, origin
 from poflow_lite.studies.trials import TRAININGS, TRIALS, measure_round_trip, measure_trial, trial_sequences
 
 __all__ = ["CONTESTANTS", "Entry", "generalise", "generalise_cell", "standings", "write_generalisation"]
@@ -212,7 +213,7 @@ def write_generalisation(result: Mapping[str, Any], out: str | Path) -> str:
 
 def _markdown(table: Mapping[str, Mapping[str, Entry]], result: Mapping[str, Any]) -> str:
     models = list(dict.fromkeys(model for row in table.values() for model in row))
-    lines = ["| trial | " + " | ".join(models) + " | floor |", "|---|" + "---:|" * (len(models) + 1)]
+    rows = []
     ours = OURS[0]
     first = dict.fromkeys((name for name in OURS if name in models), 0)
     for trial, row in table.items():
@@ -222,7 +223,7 @@ def _markdown(table: Mapping[str, Mapping[str, Entry]], result: Mapping[str, Any
             first[name] += name in row and row[name].error <= min(rivals, default=float("inf"))
         texts = [_text(row[model], model == best) if model in row else "" for model in models]
         floor = f"{row[ours].floor:.2f}" if ours in row else ""
-        lines.append(f"| {trial} | " + " | ".join(texts) + f" | {floor} |")
+        rows.append([trial, *texts, floor])
     seeds = sorted({cell["seed"] for cell in result["cells"]})
     foot = [
         *(
@@ -236,11 +237,9 @@ def _markdown(table: Mapping[str, Mapping[str, Entry]], result: Mapping[str, Any
         f"very trial, named beside it. Floor: true frames encoded and decoded by {ours}. {result['data_set']}, "
         f"budget {result['budget']}.",
         *_round_trips(result),
-        f"`{result['command']}`; {result['cells'][0]['device']}; "
-        + ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-        + ".",
+        origin(result, result["cells"][0]["device"]),
     ]
-    return "\n".join(lines) + "\n\n" + "\n\n".join(filter(None, foot)) + "\n"
+    return "\n\n".join([markdown_table(["trial", *models, "floor"], rows), *foot]) + "\n"
 
 
 def _text(entry: Entry, best: bool) -> str:

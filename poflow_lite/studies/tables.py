@@ -12,6 +12,7 @@ from typing import Any
 
 from poflow_lite.checkpoints import prepare_folder, write_atomically
 from poflow_lite.studies import figures
+from poflow_lite.studies.markdown import markdown_table, origin
 
 __all__ = ["Row", "best_rows", "margins", "summarise", "write_tables"]
 
@@ -181,27 +182,18 @@ def _markdown(rows: Sequence[Row], result: Mapping[str, Any]) -> str:
     def lines(chosen: Sequence[Row]) -> list[list[str]]:
         return [[row.label, row.operator, *_cells_of(row, "±")] for row in chosen]
 
-    parts = ["Each model, moved by what serves it best:", _pipes(_headings(rows), references + lines(best_rows(rows)))]
+    best, every = (markdown_table(_headings(rows), references + lines(some), 2) for some in (best_rows(rows), rows))
+    parts = ["Each model, moved by what serves it best:", best]
     below = margins(rows)
     if below:
         parts.append("The flow of flow-factorized lies below the best baseline under each operator by")
         shares = [[name, *(f"{round(found[k], 2) + 0.0:.0%}" for k in errors)] for name, found in below.items()]
-        parts.append(_pipes(["operator", *errors], shares, words=1))
+        parts.append(markdown_table(["operator", *errors], shares))
     for row in rows:
         if row.index_accuracy is not None:
             parts.append(f"{row.label} names {row.index_accuracy[0]:.1%} of the sequences rightly (best matching).")
-    parts += ["Every model with every operator:", _pipes(_headings(rows), references + lines(rows))]
+    parts += ["Every model with every operator:", every]
     return "\n\n".join([*parts, "\n".join(_foot(result))]) + "\n"
-
-
-def _pipes(headings: Sequence[str], lines: Sequence[Sequence[str]], words: int = 2) -> str:
-    """A Markdown table, its columns after the first ``words`` aligned at the right."""
-    rule = "|" + "---|" * words + "---:|" * (len(headings) - words)
-    return "\n".join([_pipe(headings), rule, *(_pipe(line) for line in lines)])
-
-
-def _pipe(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(texts) + " |"
 
 
 def _latex(rows: Sequence[Row], result: Mapping[str, Any]) -> str:
@@ -232,7 +224,6 @@ def _foot(result: Mapping[str, Any]) -> list[str]:
         model: {name: value for name, value in chosen.items() if name not in (*same, "own")} | chosen["own"]
         for model, chosen in settings.items()
     }
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     lines = [
         f"{result['data_set']}, budget {result['budget']}; {spread} seed{'s' * (len(seeds) > 1)} "
         f"{', '.join(map(str, seeds))}.",
@@ -242,6 +233,6 @@ def _foot(result: Mapping[str, Any]) -> list[str]:
         "Different: "
         + "; ".join(f"{m} ({', '.join(f'{n} {v}' for n, v in own.items())})" for m, own in differ.items() if own)
         + ".",
-        f"`{result['command']}`; {cells[0]['device']}; {versions}.",
+        origin(result, cells[0]["device"]),
     ]
     return lines
