@@ -16,6 +16,8 @@ LESSONS = {
     "07-flow-factorized-vae": check.lesson07,
     "08-knowing-k-less": check.lesson08,
     "09-experiments": check.lesson09,
+    "10-composing-and-generalising": check.lesson10,
+    "11-ablations-and-cost": check.lesson11,
     "12-beyond": check.lesson12,
 }
 EXERCISES = [(notebook, name) for notebook, module in LESSONS.items() for name in module.__all__]

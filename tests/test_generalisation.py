@@ -193,6 +193,24 @@ def test_a_model_is_moved_by_what_serves_it_best_but_ours_by_its_flow():
     assert table["flow-factorized"] == Entry("flow", pytest.approx(0.2), None, pytest.approx(0.1), 1)
 
 
+def test_two_at_once_are_held_against_the_larger_error_of_the_two_alone():
+    cells = [made_up("free flow", seed, flow={"a": 2.0, "b": 20.0}) for seed in (0, 1)]
+    for cell, error in zip(cells, (30.0, 50.0), strict=True):
+        cell["trials"]["two at once"] = {"no motion": {"a + b": 110.0}, "flow": {"a + b": error}}
+    (line,) = generalisation._superposed({"cells": cells})
+    assert line.startswith("Two at once by the flow of free flow: 1.50 to 2.50 times the larger error")
+
+
+def test_there_and_back_says_in_how_many_cases_a_step_folds_space():
+    def line(**flow):
+        cell = {"model": "free flow", "round_trip": {"identity": {"a": 1.0, "b": 1.0}, "flow": flow}}
+        return generalisation._round_trips({"cells": [cell]})[0]
+
+    assert "1.250 times the error" in line(a=1.0, b=1.25)
+    assert line(a=1.0, b=1.25).endswith("at worst, in all 2 cases.")
+    assert line(a=1.0).endswith("in 1 of 2 cases; in the others some step folds space.")
+
+
 def test_a_mover_that_cannot_make_all_motions_is_not_taken():
     cell = made_up("poflow", 0, flow={"a": 0.1}, linear={"a": 5.0, "b": 50.0})
     assert standings({"cells": [cell]})["as trained"]["poflow"].mover == "linear"

@@ -15,6 +15,8 @@ from poflow_lite.check import (
     lesson07,
     lesson08,
     lesson09,
+    lesson10,
+    lesson11,
     lesson12,
 )
 from poflow_lite.check._common import CheckFailed
@@ -31,5 +33,7 @@ __all__ = [
     "lesson07",
     "lesson08",
     "lesson09",
+    "lesson10",
+    "lesson11",
     "lesson12",
 ]

@@ -30,6 +30,8 @@ is asked to end where the encoder puts the last frame. (The weakly supervised mo
 """
 
 OURS = ("flow-factorized", "free flow")
+TOGETHER = {"as trained": "two at once", "random starts": "random starts two at once"}
+"""Trial of each transformation alone ↦ trial of pairs that shows the same images from the same starts."""
 
 
 def generalise(
@@ -236,6 +238,7 @@ def _markdown(table: Mapping[str, Mapping[str, Entry]], result: Mapping[str, Any
         + f". {' and '.join(OURS)} are moved by their flows; every other model by whatever has the least error in that "
         f"very trial, named beside it. Floor: true frames encoded and decoded by {ours}. {result['data_set']}, "
         f"budget {result['budget']}.",
+        *_superposed(result),
         *_round_trips(result),
         origin(result, result["cells"][0]["device"]),
     ]
@@ -247,6 +250,25 @@ def _text(entry: Entry, best: bool) -> str:
     return (f"**{figure}**" if best else figure) + ("" if entry.mover == "flow" else f" ({entry.mover})")
 
 
+def _superposed(result: Mapping[str, Any]) -> list[str]:
+    """One line for each of ours and each kind of start: two at once against the larger error of the two alone."""
+    lines = []
+    for (alone, together), name in itertools.product(TOGETHER.items(), OURS):
+        runs = [cell["trials"] for cell in result["cells"] if cell["model"] == name]
+        ratios = [
+            run[together]["flow"][pair] / max(run[alone]["flow"][moving] for moving in pair.split(" + "))
+            for run in runs
+            if {alone, together} <= run.keys()
+            for pair in run[together].get("flow", {})
+        ]
+        if ratios:
+            lines.append(
+                f"{together.capitalize()} by the flow of {name}: {min(ratios):.2f} to {max(ratios):.2f} times the "
+                f"larger error of the two alone ({alone}), in pixels."
+            )
+    return lines
+
+
 def _round_trips(result: Mapping[str, Any]) -> list[str]:
     """One line for each of ours: how the flow returns to the first frame."""
     lines = []
@@ -255,9 +277,10 @@ def _round_trips(result: Mapping[str, Any]) -> list[str]:
         trips = [ratio for cell in own for ratio in cell["round_trip"].get("flow", {}).values()]
         possible = sum(len(cell["round_trip"].get("identity", {})) for cell in own)
         if trips:
+            cases = f"all {possible} cases" if len(trips) == possible else f"{len(trips)} of {possible} cases"
+            folds = "" if len(trips) == possible else "; in the others some step folds space"
             lines.append(
                 f"There and back by the flow of {name}: {max(trips):.3f} times the error of the first frame merely "
-                f"encoded and decoded, at worst, in {len(trips)} of {possible} cases; in the others some step folds "
-                "space."
+                f"encoded and decoded, at worst, in {cases}{folds}."
             )
     return lines
