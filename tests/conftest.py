@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: more threads, here or in a kernel, would only wait
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import pytest_socket

@@ -173,6 +173,7 @@ def test_ablate_prints_the_table_and_goes_on_where_it_stopped(run, tmp_path):
         (["train", "--set", "gamma=1"], "unknown setting of flow-factorized 'gamma'; known: steps"),
         (["train", "--set", "gamma"], "--set takes NAME=VALUE, got 'gamma'"),
         (["compare", "--models", "gan"], "unknown model 'gan'"),
+        (["compare", "--set", "seeds=3"], "unknown setting 'seeds'; known: agreement"),
         (["compare", "--vary", "beta"], "--vary takes NAME=VALUE, got 'beta'"),
         (["compare", "--jobs", "0"], "jobs must be at least 1, got 0"),
         (["compare", "--backend", "slurm"], "unknown backend 'slurm'; known: loky, dask, ray"),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from poflow_lite.errors import require_known
 
 __all__ = [
     "Assign",
@@ -69,8 +72,17 @@ def values_of(text: str, option: str) -> tuple[str, list[Any]]:
 
 
 def assignments(texts: list[str] | None) -> dict[str, Any]:
-    """Settings given by ``--set NAME=VALUE``; several values separated by commas are a tuple."""
+    """Settings given by ``--set NAME=VALUE``; several values separated by commas are a tuple.
+
+    Raises:
+        ValueError: for what is no setting of any model, such as the name of another option.
+    """
+    from poflow_lite.recipes import MODELS, Recipe
+
     pairs = [values_of(text, "--set") for text in texts or []]
+    known = {entry.name for entry in fields(Recipe)} - {"own"} | {name for own in MODELS.values() for name in own}
+    for name, _ in pairs:
+        require_known("setting", name, sorted(known))
     return {name: values[0] if len(values) == 1 else tuple(values) for name, values in pairs}
 
 

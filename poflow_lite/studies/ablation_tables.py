@@ -350,6 +350,7 @@ def _stretch(axis: Axes, signed: bool) -> None:
     low, high = min(found, default=1.0), max(found, default=1.0)
     if signed and max(-low, high) > 10:
         axis.set_xscale("symlog", linthresh=2)
+        axis.set_xlim(1.6 * min(low, -2.0), 1.6 * max(high, 2.0))  # the default margin is none on this scale
         ticks = [sign * tick for tick in (2.0, 10.0, 50.0, 200.0, 1000.0) for sign in (-1, 1)]
     elif not signed and 0 < low < high / 3:
         axis.set_xscale("log")
