@@ -61,11 +61,12 @@ def comparison_dots(rows: Sequence[Any], no_motion: Mapping[str, float], title: 
     return fig
 
 
-def standings_dots(table: Mapping[str, Mapping[str, Any]], title: str = "") -> Figure:
+def standings_dots(table: Mapping[str, Mapping[str, Any]], ours: Sequence[str] = (), title: str = "") -> Figure:
     """One line for each trial, one marker for each model: what fraction of no motion's error it is left with.
 
     Args:
         table: trial ↦ model ↦ :class:`generalisation.Entry`.
+        ours: models whose markers have a black edge.
         title: says which data and budget are shown.
     """
     models = list(dict.fromkeys(model for row in table.values() for model in row))
@@ -76,6 +77,7 @@ def standings_dots(table: Mapping[str, Mapping[str, Any]], title: str = "") -> F
         entries = [row[model] for row in table.values() if model in row]
         spreads = None if any(entry.spread is None for entry in entries) else [entry.spread for entry in entries]
         style = {"color": COLORS[i], "marker": MARKERS[i], "markersize": 6, "capsize": 2, "label": model}
+        style |= {"markersize": 9, "markeredgecolor": "black", "zorder": 3} if model in ours else {}
         places = np.array(lines) + shift[i]
         axis.errorbar([entry.error for entry in entries], places, xerr=spreads, linestyle="none", **style)
     for line in range(0, len(table), 2):

@@ -208,7 +208,7 @@ def write_generalisation(result: Mapping[str, Any], out: str | Path) -> str:
     table, folder = standings(result), prepare_folder(out)
     text = _markdown(table, result)
     write_atomically(folder / "generalisation.md", lambda path: path.write_text(text, encoding="utf-8"))
-    figure = figures.standings_dots(table, f"{result['data_set']}, budget {result['budget']}")
+    figure = figures.standings_dots(table, OURS, f"{result['data_set']}, budget {result['budget']}")
     write_atomically(folder / "generalisation.png", lambda path: figure.savefig(path, dpi=150, format="png"))
     return text
 
