@@ -1,7 +1,8 @@
-"""The figures of the studies: dots with their spread over seeds, and costs on logarithmic axes."""
+"""The figures of the studies: dots with their spread over seeds, heat maps, bars, costs on logarithmic axes."""
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from poflow_lite.commutators import OrderGaps
 from poflow_lite.plotting import COLORS, MARKERS, figure
 
-__all__ = ["comparison_dots", "cost_panels", "standings_dots"]
+__all__ = ["comparison_dots", "cost_panels", "order_gap_bars", "standings_dots", "standings_map"]
 
 
 def comparison_dots(rows: Sequence[Any], no_motion: Mapping[str, float], title: str = "") -> Figure:
@@ -88,6 +90,59 @@ def standings_dots(table: Mapping[str, Mapping[str, Any]], ours: Sequence[str] =
     fig.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     if title:
         fig.suptitle(title, fontsize=10)
+    return fig
+
+
+def standings_map(table: Mapping[str, Mapping[str, Any]], floor_of: str, title: str = "") -> Figure:
+    """The same as a heat map with its numbers, the least of each row marked; last the floor of one model.
+
+    Args:
+        table: trial ↦ model ↦ :class:`generalisation.Entry`.
+        floor_of: the model whose floor is shown.
+        title: says which data are shown.
+    """
+    models = list(dict.fromkeys(model for row in table.values() for model in row))
+    values = np.full((len(table), len(models) + 1), np.nan)
+    for i, row in enumerate(table.values()):
+        values[i, [models.index(model) for model in row]] = [entry.error for entry in row.values()]
+        values[i, -1] = row[floor_of].floor if floor_of in row else np.nan
+    fig, axis = figure(1.0 + 0.87 * len(models), 1.6 + 0.3 * len(table))
+    image = axis.imshow(values, cmap="cividis_r", vmin=0, vmax=1.2, aspect="auto")
+    least = np.nanmin(values[:, :-1], axis=1)
+    for (i, j), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            text = f"{value:.2f}" + (" ◂" if j < len(models) and value == least[i] else "")
+            axis.text(j, i, text, ha="center", va="center", fontsize=8, color="w" if value > 0.62 else "k")
+    axis.set_xticks(range(len(models) + 1), [*models, f"floor of {floor_of}"], rotation=35, ha="left")
+    axis.set_yticks(range(len(table)), list(table))
+    axis.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    fig.colorbar(image, ax=axis, shrink=0.6, label="error ÷ no motion")
+    if title:
+        fig.suptitle(title, fontsize=9)
+    return fig
+
+
+def order_gap_bars(gaps: OrderGaps, commuting: Sequence[Sequence[bool]], title: str = "") -> Figure:
+    """Bars of the true and the learned gap of the two orders for each pair of transformations, commuting ones first.
+
+    Args:
+        gaps: of :func:`commutators.order_gaps`.
+        commuting: (K, K), which pairs truly commute.
+        title: says what was shown.
+    """
+    pairs = sorted(itertools.combinations(range(len(gaps.names)), 2), key=lambda pair: not commuting[pair[0]][pair[1]])
+    fig, axis = figure(6.8, 1.2 + 0.28 * len(pairs))
+    for k, (label, values) in enumerate({"true": gaps.true, "learned": gaps.learned}.items()):
+        lengths = [float(values[i, j] + values[j, i]) / 2 for i, j in pairs]
+        style = {"color": COLORS[k], "hatch": ["", "//"][k], "label": label}
+        axis.barh(np.arange(len(pairs)) + 0.4 * k, lengths, 0.38, **style)
+    axis.axhline(sum(commuting[i][j] for i, j in pairs) - 0.3, color="0.4", linewidth=0.8, linestyle="--")
+    axis.set_yticks(np.arange(len(pairs)) + 0.2, [f"{gaps.names[i]}, {gaps.names[j]}" for i, j in pairs])
+    axis.invert_yaxis()
+    axis.set(xlabel="gap of the two orders, L1 of the last frame", title="above the line: pairs that commute")
+    axis.legend(frameon=False, fontsize=8, loc="upper right")
+    if title:
+        fig.suptitle(title, fontsize=9)
     return fig
 
 
