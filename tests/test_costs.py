@@ -484,7 +484,7 @@ def test_the_command_says_what_failed(run, finished, monkeypatch, tmp_path):
         (["--seeds", "one"], "--seeds takes numbers separated by commas, got 'one'"),
         (["--steps", "many"], "--steps takes numbers separated by commas, got 'many'"),
         (["--set", "steps=4"], "give them by --steps"),
-        (["--set", "colour=4"], "unknown setting 'colour'"),
+        (["--set", "colour=4"], "unknown setting 'colour'; known: agreement, "),
     ],
 )
 def test_every_mistake_is_one_line(run, tmp_path, arguments, message):
