@@ -1,33 +1,31 @@
 """poflow_lite: flow-factorized representation learning, as a course and a package."""
 
-from poflow_lite.datasets import Batch, TransformationSequences, load_stills
-from poflow_lite.deep_potentials import DeepPotential
-from poflow_lite.fields import DivergenceFreeField, FreeField, FunctionPotential
-from poflow_lite.flows import DiffusionPrior, Flow, PotentialFlow, StaticPrior
-from poflow_lite.mixtures import MixedFields
-from poflow_lite.models import VAE, FlowFactorizedVAE
-from poflow_lite.potentials import Force, Potential
+from poflow_lite.datasets import Batch, ClipSequences, TransformationSequences, load_images
+from poflow_lite.fields import AutogradPotential, DivergenceFreeField, Force, FreeField, MixedFields, Potential
+from poflow_lite.flows import DiffusionPrior, Flow, StaticPrior, Trajectory
+from poflow_lite.models import VAE, FlowFactorizedVAE, InferredFlowVAE
 from poflow_lite.training import Schedule, fit
 
 __version__ = "0.1.0"
 
 __all__ = [
     "VAE",
+    "AutogradPotential",
     "Batch",
-    "DeepPotential",
+    "ClipSequences",
     "DiffusionPrior",
     "DivergenceFreeField",
     "Flow",
     "FlowFactorizedVAE",
     "Force",
     "FreeField",
-    "FunctionPotential",
+    "InferredFlowVAE",
     "MixedFields",
     "Potential",
-    "PotentialFlow",
     "Schedule",
     "StaticPrior",
+    "Trajectory",
     "TransformationSequences",
     "fit",
-    "load_stills",
+    "load_images",
 ]

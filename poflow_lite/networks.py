@@ -1,4 +1,4 @@
-"""Convolutional encoder and decoder for small images, and a wrapper that runs a network in bfloat16."""
+"""Convolutional networks for small images: encoder, decoder, what infers k, and a wrapper that runs one in bfloat16."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Autocast", "ConvDecoder", "ConvEncoder"]
+__all__ = ["Autocast", "ConvDecoder", "ConvEncoder", "TransformationEncoder"]
 
 
 def _coarse_shape(image_shape: tuple[int, int, int], channels: tuple[int, ...]) -> tuple[int, int, int]:
@@ -21,6 +21,14 @@ def _coarse_shape(image_shape: tuple[int, int, int], channels: tuple[int, ...]) 
             f"multiples of {factor}, got {height}×{width}; use fewer channels or resize the images"
         )
     return channels[-1], height // factor, width // factor
+
+
+def _convolutions(channels: tuple[int, ...]) -> list[nn.Module]:
+    """Strided convolutions from each number of feature maps to the next, each of which halves the resolution."""
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(channels):
+        layers += [nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1), nn.SiLU()]
+    return layers
 
 
 class ConvEncoder(nn.Module):
@@ -39,11 +47,10 @@ class ConvEncoder(nn.Module):
         super().__init__()
         coarse = math.prod(_coarse_shape(image_shape, channels))
         self.image_shape, self.latent = tuple(image_shape), latent
-        layers: list[nn.Module] = []
-        for before, after in zip((image_shape[0], *channels), channels, strict=False):
-            layers += [nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1), nn.SiLU()]
-        layers += [nn.Flatten(), nn.Linear(coarse, hidden), nn.SiLU(), nn.Linear(hidden, 2 * latent)]
-        self.network = nn.Sequential(*layers)
+        self.network = nn.Sequential(
+            *_convolutions((image_shape[0], *channels)),
+            *(nn.Flatten(), nn.Linear(coarse, hidden), nn.SiLU(), nn.Linear(hidden, 2 * latent)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != self.image_shape:
@@ -79,6 +86,36 @@ class ConvDecoder(nn.Module):
         if z.ndim != 2 or z.shape[1] != self.latent:
             raise ValueError(f"this decoder takes latents (B, {self.latent}), got {tuple(z.shape)}")
         return self.network(z)
+
+
+class TransformationEncoder(nn.Module):
+    """q(k | x_0:T): logits of the K transformations, the mean over frames of what each pair (x_0, x_t) suggests.
+
+    Args:
+        image_shape: (C, H, W).
+        transformations: K.
+        channels: feature maps after each halving of the resolution.
+        hidden: width of the dense layer.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        transformations: int,
+        channels: tuple[int, ...] = (16, 32),
+        hidden: int = 64,
+    ):
+        super().__init__()
+        self.network = nn.Sequential(
+            *_convolutions((2 * image_shape[0], *channels)),
+            *(nn.Flatten(), nn.LazyLinear(hidden), nn.SiLU(), nn.Linear(hidden, transformations)),
+        )
+        self.network(torch.zeros(1, 2 * image_shape[0], *image_shape[1:]))  # settles the size of the lazy layer
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames (B, n, C, H, W), frame 0 first and n ≥ 2, ↦ logits (B, K)."""
+        pairs = torch.cat([frames[:, :1].expand_as(frames[:, 1:]), frames[:, 1:]], 2)
+        return self.network(pairs.flatten(0, 1)).unflatten(0, pairs.shape[:2]).mean(1)
 
 
 class Autocast(nn.Module):

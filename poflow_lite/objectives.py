@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, ContinuousBernoulli, Distribution, Independent, Normal
 
-from poflow_lite.errors import require_known
-
 __all__ = [
     "LIKELIHOODS",
     "Terms",
@@ -49,7 +47,7 @@ class Terms:
     penalties: dict[str, Tensor] = field(default_factory=dict)
 
     @property
-    def bound(self) -> Tensor:
+    def elbo(self) -> Tensor:
         """Evidence lower bound log p(x | z) - KL of each sample, whatever the weights used for training: (B,)."""
         return self.reconstruction - self.kl
 
@@ -100,7 +98,8 @@ def likelihood(name: str, logits: Tensor) -> Independent:
     Raises:
         ValueError: for an unknown name; the message lists the known ones.
     """
-    require_known("likelihood", name, LIKELIHOODS)
+    if name not in LIKELIHOODS:
+        raise ValueError(f"unknown likelihood {name!r}; known: {', '.join(LIKELIHOODS)}")
     return Independent(LIKELIHOODS[name](logits), 3, validate_args=False)
 
 

@@ -7,17 +7,45 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from poflow_lite.checkpoints import load_checkpoint, save_checkpoint
-from poflow_lite.datasets.sequences import Batch
-from poflow_lite.objectives import Terms
+from poflow_lite.io import load_checkpoint, save_checkpoint
 
-__all__ = ["Schedule", "fit", "load_weights", "resolve_device", "step_generator"]
+__all__ = ["Losses", "Schedule", "Terms", "fit", "load_weights", "resolve_device", "step_generator"]
+
+
+class Terms(Protocol):
+    """What :func:`fit` asks of the terms of a batch, such as :class:`objectives.Terms` or :class:`Losses`."""
+
+    loss: Tensor
+
+    def summary(self) -> dict[str, float]:
+        """Batch means by name."""
+        ...
+
+
+@dataclass
+class Losses:
+    """Named terms that are only to be minimised, already weighted.
+
+    Attributes:
+        terms: name ↦ value of each sample, (B,).
+    """
+
+    terms: dict[str, Tensor]
+
+    @property
+    def loss(self) -> Tensor:
+        """Mean over the batch of the sum of all terms: a scalar."""
+        return sum(self.terms.values()).mean()
+
+    def summary(self) -> dict[str, float]:
+        """Batch means of every term, by name."""
+        return {name: term.mean().item() for name, term in self.terms.items()}
 
 
 def resolve_device(device: str = "auto") -> torch.device:
@@ -81,7 +109,7 @@ class Schedule:
 
 def fit(
     model: nn.Module,
-    sample: Callable[[torch.Generator], Batch],
+    sample: Callable[[torch.Generator], Any],
     schedule: Schedule,
     *,
     seed: int = 0,
@@ -97,8 +125,7 @@ def fit(
     """Minimise ``model.terms(batch).loss`` and return the history of its terms.
 
     Args:
-        model: anything whose ``terms(batch, generator)`` returns an object like :class:`objectives.Terms`, with a
-            ``loss`` and a ``summary()`` by name; trained in place, on ``device``.
+        model: anything whose ``terms(batch, generator)`` returns :class:`Terms`; trained in place, on ``device``.
         sample: draws a batch, which can move ``.to(device)``, from a CPU generator; called once a step.
         schedule: steps, learning rate, clipping.
         seed: with the step number it determines every draw of the run.
@@ -154,7 +181,7 @@ def fit(
     return history
 
 
-def _require_finite(loss: torch.Tensor, terms: Terms, step: int) -> None:
+def _require_finite(loss: Tensor, terms: Terms, step: int) -> None:
     if torch.isfinite(loss):
         return
     bad = [name for name, value in terms.summary().items() if not math.isfinite(value)] or ["loss"]
@@ -164,7 +191,7 @@ def _require_finite(loss: torch.Tensor, terms: Terms, step: int) -> None:
     )
 
 
-def _require_finite_gradient(norm: torch.Tensor, model: nn.Module, step: int) -> None:
+def _require_finite_gradient(norm: Tensor, model: nn.Module, step: int) -> None:
     if torch.isfinite(norm):
         return
     bad = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
@@ -191,7 +218,7 @@ def _restore(
     return saved.metadata["step"], saved.metadata["history"]
 
 
-def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     """Load a state dictionary, all of it.
 
     Raises:

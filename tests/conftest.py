@@ -13,9 +13,8 @@ import pytest_socket
 import torch
 from hypothesis import settings
 
-from poflow_lite.datasets import Transformation, TransformationSequences
-from poflow_lite.datasets.digits import data_directory
-from poflow_lite.potentials import Potential
+from poflow_lite.datasets import Transformation, TransformationSequences, data_directory
+from poflow_lite.fields import Potential
 
 settings.register_profile("poflow_lite", deadline=None, derandomize=True, database=None, max_examples=25)
 settings.load_profile("poflow_lite")
@@ -84,7 +83,7 @@ def make_quadratic():
 def _brightness(rate: float, name: str) -> Transformation:
     """x_t = x_0 exp(-rate t): a one-parameter group that works on images of any size."""
     return Transformation(
-        name, "", lambda t: rate * t, (0.0, 0.5), recolour=lambda x, a: x * torch.exp(-a)[:, None, None, None]
+        name, lambda t: rate * t, (0.0, 0.5), recolour=lambda x, a: x * torch.exp(-a)[:, None, None, None]
     )
 
 

@@ -1,267 +1,245 @@
-"""Velocity fields: closed forms against automatic differentiation, and what each kind of field can never do."""
+"""Velocity fields: closed forms against automatic differentiation and written-out sums, and what each kind can be."""
+
+import itertools
+import math
 
 import pytest
 import torch
-from torch.func import grad, hessian, jacrev
+from draws import double, normal
+from random_fields import FIELDS, HIDDEN, make, weights
+from torch.func import jacrev
 
-from poflow_lite.fields import DivergenceFreeField, FreeField, FunctionPotential
-from poflow_lite.flows import Flow
-from poflow_lite.potentials import Potential, mixing_weights
+from poflow_lite.fields import DeepUnits, Force, MixedFields, Potential, mixing_weights, time_features
 
-K = torch.tensor([0, 1, 1, 0])
-TIMES = torch.tensor([0.0, 1.0, 2.5, 4.0], dtype=torch.float64)
-
-
-def points(latent=3, batch=4, seed=0):
-    return torch.randn(batch, latent, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def turning(latent=3, seed=0, transformations=2, kind=DivergenceFreeField):
-    """A float64 field in which every parameter is random, none is left at its initial 0."""
-    field = kind(latent, transformations, width=5, horizon=4).double()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in field.parameters():
-            parameter.copy_(0.7 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    return field
+Z, E, TIMES = normal(4, 3), normal(4, 3, seed=1), double(0.0, 1.0, 2.5, 4.0)
+SIZES = ({}, {"latent": 1, "transformations": 1, "frequencies": 0}, {"latent": 4, "transformations": 2})
+OF_FIELDS = ("velocity", "jacobian", "jvp", "divergence")
+OF_POTENTIALS = ("value", *OF_FIELDS, "time_derivative", "second_time_derivative")
+ALIASES = {"velocity": "gradient", "jacobian": "hessian", "jvp": "hvp", "divergence": "laplacian"}
 
 
-def autograd_jacobian(field, z, t, k):
-    """∂v/∂z, one point at a time."""
-    pieces = zip(z, t, mixing_weights(k, field.transformations).to(z), strict=True)
-    return torch.stack([jacrev(lambda x, s=s, y=y: field.velocity(x[None], s, y[None])[0])(p) for p, s, y in pieces])
+def methods(field):
+    return OF_POTENTIALS if hasattr(field, "value") else OF_FIELDS
 
 
-# --- divergence-free fields ---------------------------------------------------------------------------------------
+def call(field, method, z, t, y, e):
+    return getattr(field, method)(z, t, y, *([e] if method in {"jvp", "hvp"} else []))
 
 
-@pytest.mark.parametrize("latent", [1, 2, 3, 6])
-def test_jacobian_of_a_divergence_free_field_is_that_of_autograd_and_has_no_trace(latent):
-    field, z = turning(latent), points(latent)
-    found = field.jacobian(z, TIMES, K)
-    torch.testing.assert_close(found, autograd_jacobian(field, z, TIMES, K))
-    torch.testing.assert_close(torch.diagonal(found, dim1=1, dim2=2).sum(1), torch.zeros(4, dtype=torch.float64))
-    torch.testing.assert_close(field.divergence(z, TIMES, K), torch.zeros(4, dtype=torch.float64))
-    if latent > 1:
-        assert (found - found.mT).abs().amax((1, 2)).min() > 0.1  # it is not a gradient field
+# --- derivatives --------------------------------------------------------------------------------------------------
 
 
-def test_divergence_free_field_is_the_divergence_of_an_antisymmetric_matrix():
-    """v_i = Σ_j ∂_j A_ij with A = Σ log 2cosh(h) (p qᵀ - q pᵀ), plus Ω z + C φ̂: by automatic differentiation of A."""
-    field, z = turning(), points()
-    with torch.no_grad():
-        field.rotation.zero_()
-        field.linear.zero_()
-    wedge = field.left[..., :, None] * field.right[..., None, :]
-    wedge = wedge - wedge.mT  # (K, m, d, d)
+def by_autograd(field, z, t, y, e):
+    """Every derivative of the field's value, or of its velocity where it has no value, by torch.autograd."""
+    z, t = z.clone().requires_grad_(), t.clone().requires_grad_()
 
-    def matrix(x, phi, k):
-        h = field.inner[k] @ x + field.inner_time[k] @ phi
-        return torch.einsum("m,mij->ij", torch.log(2 * torch.cosh(h)), wedge[k])
+    def slope(x, by):
+        return torch.autograd.grad(x.sum(), by, create_graph=True, materialize_grads=True)[0]
 
-    for i in range(4):
-        phi = field._arguments(z[i : i + 1], TIMES[i : i + 1], K[i : i + 1])[1][0]
-        derivative = jacrev(matrix)(z[i], phi, K[i])  # ∂_l A_ij
-        expected = torch.einsum("ijj->i", derivative)
-        torch.testing.assert_close(field.velocity(z[i : i + 1], TIMES[i : i + 1], K[i : i + 1])[0], expected)
+    velocity = slope(field.value(z, t, y), z) if hasattr(field, "value") else field.velocity(z, t, y)
+    matrix = torch.stack([slope(column, z) for column in velocity.unbind(1)], 1)
+    trace = torch.diagonal(matrix, dim1=1, dim2=2).sum(1)
+    found = {"velocity": velocity, "jacobian": matrix, "jvp": (matrix @ e[..., None])[..., 0], "divergence": trace}
+    if hasattr(field, "value"):
+        rate = slope(field.value(z, t, y), t)
+        found |= {alias: found[name] for name, alias in ALIASES.items()}
+        found |= {"time_derivative": rate, "second_time_derivative": slope(rate, t)}
+    return found
 
 
-def test_divergence_free_field_mixes_by_weights_and_refuses_what_does_not_fit():
-    field, z = turning(), points()
-    weights = torch.tensor([[0.3, 0.7]], dtype=torch.float64).expand(4, 2)
-    each = [field.velocity(z, 1.0, torch.full((4,), k)) for k in (0, 1)]
-    torch.testing.assert_close(field.velocity(z, 1.0, weights), 0.3 * each[0] + 0.7 * each[1])
-    vector = points(seed=1)
-    product = torch.einsum("bij,bj->bi", field.jacobian(z, 1.0, K), vector)
-    torch.testing.assert_close(field.jacobian_vector(z, 1.0, K, vector), product)
-    with pytest.raises(ValueError, match=r"z must be \(B, 3\), got \(4, 5\)"):
-        field.divergence(points(5), 1.0, K)
+@pytest.mark.parametrize("kind", FIELDS)
+@pytest.mark.parametrize("mixture", ["one-hot", "soft", "signed"])
+def test_every_derivative_is_that_of_automatic_differentiation(kind, mixture):
+    for sizes in SIZES:
+        field = make(kind, **sizes)
+        z, e, y = normal(4, field.latent), normal(4, field.latent, seed=1), weights(mixture, field.transformations)
+        for method, expected in by_autograd(field, z, TIMES, y, e).items():
+            assert torch.allclose(call(field, method, z, TIMES, y, e), expected), (method, sizes)
 
 
-def test_every_parameter_of_a_divergence_free_field_is_trained():
-    field = DivergenceFreeField(3, 2)
-    field.velocity(torch.randn(6, 3), 1.0, torch.arange(6) % 2).square().sum().backward()
-    for name, parameter in field.named_parameters():
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().sum() > 0, name
+@pytest.mark.parametrize("kind", FIELDS)
+def test_mixing_is_linear_and_samples_are_kept_apart(kind):
+    field, y = make(kind), weights("signed", 3)
+    for method in methods(field):
+        found = call(field, method, Z, TIMES, y, E)
+        each = [call(field, method, Z, TIMES, row.expand(4, 3), E) for row in torch.eye(3, dtype=torch.float64)]
+        torch.testing.assert_close(found, torch.einsum("kb...,bk->b...", torch.stack(each), y))
+        one = [call(field, method, Z[i : i + 1], TIMES[i].item(), y[i : i + 1], E[i : i + 1]) for i in range(4)]
+        torch.testing.assert_close(found, torch.cat(one))
+        if not (kind == "divergence-free" and method == "divergence"):
+            assert (each[0] - each[1]).abs().max() > 0.01, f"{method} is the same for different k"
 
 
-def test_a_divergence_free_flow_keeps_densities_and_its_euler_map_does_not():
-    """In continuous time volumes stay: RK4's exact log-determinant vanishes with the step, Euler's does so slowly."""
-    field, z = turning(2, transformations=1), points(2)
-    k = torch.zeros(4, dtype=torch.long)
-    fine = Flow(field, "rk4", substeps=32).rollout(z, k, 2)
-    assert (fine.z[:, -1] - z).norm(dim=1).min() > 0.1
-    assert fine.log_det.abs().max() < 1e-6
-    assert Flow(field, "euler").rollout(z, k, 2).log_det.abs().max() > 1e-2
-    exact_zero = Flow(field, "euler", density="laplacian").rollout(z, k, 2).log_det
-    assert torch.equal(exact_zero, torch.zeros_like(exact_zero))
+# --- written-out sums ---------------------------------------------------------------------------------------------
 
 
-def test_a_rotation_is_a_divergence_free_flow():
-    field = DivergenceFreeField(2, 1, width=1).double()
-    with torch.no_grad():
-        for parameter in field.parameters():
-            parameter.zero_()
-        field.rotation[0, 0, 1], field.rotation[0, 1, 0] = -torch.pi / 4, torch.pi / 4
-    z, k = points(2), torch.zeros(4, dtype=torch.long)
-    quarter = Flow(field, "rk4", substeps=20).rollout(z, k, 2).z[:, -1]  # π/4 a frame
-    torch.testing.assert_close(quarter, torch.stack([-z[:, 1], z[:, 0]], 1), rtol=1e-6, atol=1e-6)
+def samples():
+    """Each point alone with its k and φ̂ of its time, for T = 4 and two frequencies."""
+    for b, t in enumerate(TIMES.tolist()):
+        waves = [wave(f * math.pi * t / 4) for wave in (math.sin, math.cos) for f in (1, 2)]
+        yield b, b % 3, Z[b], double(1.0, t / 4, *waves)
 
 
-# --- free fields --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", ["potential", "1 layers", "2 layers", "3 layers"])
+def test_the_value_of_a_potential_is_the_sum_in_its_docstring(kind):
+    field = make(kind)
+    units = getattr(field, "function", None)
+    first = units.first if units else field
+    deeper = list(zip(units.weight, units.time, units.outer, strict=True)) if units else []
+    assert len(deeper) == (int(kind[0]) - 1 if units else 0)
+    for b, k, z, phi in samples():
+        h = first.inner[k] @ z + first.inner_time[k] @ phi
+        total = first.outer[k] @ torch.log(2 * torch.cosh(h))
+        for weight, time, outer in deeper:
+            h = weight[k] @ torch.tanh(h) + time[k] @ phi
+            total = total + outer[k] @ torch.log(2 * torch.cosh(h))
+        total = total + 0.5 * z @ first.quadratic[k] @ z + z @ first.linear[k] @ phi + first.gauge[k] @ phi[1:]
+        torch.testing.assert_close(field.value(Z, TIMES, weights("one-hot", 3))[b], total)
 
 
-@pytest.mark.parametrize("latent", [1, 2, 4])
-def test_a_free_field_is_what_its_docstring_says(latent):
-    field, z = turning(latent, kind=FreeField), points(latent)
-    found = field.velocity(z, TIMES, K)
-    for b in range(4):
-        k, phi = K[b], field._arguments(z[b : b + 1], TIMES[b : b + 1], K[b : b + 1])[1][0]
-        push = sum(
-            torch.tanh(w @ z[b] + v @ phi) * r
-            for w, v, r in zip(field.inner[k], field.inner_time[k], field.outer[k], strict=True)
-        )
-        torch.testing.assert_close(found[b], push + field.matrix[k] @ z[b] + field.linear[k] @ phi)
+def test_a_free_field_is_the_sum_in_its_docstring():
+    field = make("free")
+    for b, k, z, phi in samples():
+        units = zip(field.inner[k], field.inner_time[k], field.outer[k], strict=True)
+        expected = sum(torch.tanh(w @ z + v @ phi) * r for w, v, r in units) + field.matrix[k] @ z
+        found = field.velocity(Z, TIMES, weights("one-hot", 3))[b]
+        torch.testing.assert_close(found, expected + field.linear[k] @ phi)
 
 
-@pytest.mark.parametrize("latent", [1, 2, 4])
-@pytest.mark.parametrize("mixed", [False, True])
-def test_derivatives_of_a_free_field_are_those_of_autograd(latent, mixed):
-    field, z, vector = turning(latent, kind=FreeField), points(latent), points(latent, seed=1)
-    k = torch.tensor([[0.3, 0.7], [1.0, 0.0], [0.5, 0.5], [0.0, 2.0]], dtype=torch.float64) if mixed else K
-    expected = autograd_jacobian(field, z, TIMES, k)
-    torch.testing.assert_close(field.jacobian(z, TIMES, k), expected)
-    torch.testing.assert_close(field.divergence(z, TIMES, k), torch.diagonal(expected, dim1=1, dim2=2).sum(1))
-    product = torch.einsum("bij,bj->bi", expected, vector)
-    torch.testing.assert_close(field.jacobian_vector(z, TIMES, k, vector), product)
-    if latent > 1:
-        assert (expected - expected.mT).abs().amax((1, 2)).min() > 0.1  # no gradient field
-        assert field.divergence(z, TIMES, k).abs().min() > 1e-3  # and not without sources
+def test_a_divergence_free_field_is_the_divergence_of_an_antisymmetric_matrix():
+    """v_i = Σ_j ∂_j A_ij with A = Σ log 2cosh(h) (p qᵀ - q pᵀ), by automatic differentiation of A, plus M z + C φ̂."""
+    field = make("divergence-free")
+    for b, k, z, phi in samples():
+        wedge = torch.einsum("mi,mj->mij", field.left[k], field.right[k])
+
+        def matrix(z, k=k, phi=phi, wedge=wedge - wedge.mT):
+            h = field.inner[k] @ z + field.inner_time[k] @ phi
+            return torch.einsum("m,mij->ij", torch.log(2 * torch.cosh(h)), wedge)
+
+        turn = 0.5 * (field.rotation[k] - field.rotation[k].T)
+        expected = torch.einsum("ijj->i", jacrev(matrix)(z)) + turn @ z + field.linear[k] @ phi
+        torch.testing.assert_close(field.velocity(Z, TIMES, weights("one-hot", 3))[b], expected)
 
 
-def test_a_free_field_contains_gradient_fields_and_divergence_free_fields(make_potential):
-    """The three differ in nothing but the tie between the directions in and out."""
-    free, potential, stirring, z = turning(kind=FreeField), make_potential(3, 2), turning(seed=1), points()
-    ties = [
-        (potential, potential.outer[..., None] * potential.inner, potential._symmetric()),
-        (stirring, stirring._directions(), stirring._matrix()),
-    ]
-    for field, directions, matrix in ties:
-        with torch.no_grad():
-            for name, value in (("outer", directions), ("matrix", matrix)):
-                getattr(free, name).copy_(value)
-            for name in ("inner", "inner_time", "linear"):
-                getattr(free, name).copy_(getattr(field, name))
-        torch.testing.assert_close(free.velocity(z, TIMES, K), field.velocity(z, TIMES, K))
-        torch.testing.assert_close(free.jacobian(z, TIMES, K), field.jacobian(z, TIMES, K))
-        torch.testing.assert_close(free.divergence(z, TIMES, K), field.divergence(z, TIMES, K), atol=1e-12, rtol=1e-7)
+def test_a_mixture_numbers_the_fields_of_its_families_one_after_another():
+    families = [make("potential", transformations=2), make("divergence-free", horizon=3)]
+    field, y = MixedFields(families), weights("signed", 5)
+    assert (field.transformations, field.horizon) == (5, 3)
+    apart = [family.velocity(Z, TIMES, part) for family, part in zip(families, y.split([2, 3], 1), strict=True)]
+    torch.testing.assert_close(field.velocity(Z, TIMES, y), sum(apart))
 
 
-def test_the_three_fields_begin_with_pushes_of_the_same_size():
+def test_one_layer_is_the_potential_and_two_are_not():
+    single, y = make("potential"), weights("signed", 3)
+    for depth in (1, 2):
+        field = make(f"{depth} layers", seed=5)
+        field.function.first.load_state_dict(single.state_dict())
+        for method in OF_POTENTIALS:
+            found, expected = (call(one, method, Z, TIMES, y, E) for one in (field, single))
+            assert torch.allclose(found, expected) == (depth == 1), method
+
+
+# --- what each kind is --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_gradients_do_not_turn_divergence_free_fields_have_no_sources_and_free_fields_do_both(kind):
+    field, y = make(kind), weights("signed", 3)
+    matrix = field.jacobian(Z, TIMES, y)
+    assert ((matrix - matrix.mT).abs().max() > 1e-2) == (kind in {"free", "divergence-free", "mixed"})
+    assert (torch.diagonal(matrix, dim1=1, dim2=2).sum(1).abs().max() > 1e-12) == (kind != "divergence-free")
+
+
+def test_fields_begin_with_pushes_of_one_size_and_init_scale_scales_the_inner_weights_alone():
     """‖r‖ is 0.1/√m in the mean square; √2 of that where r is a difference of two such vectors."""
-    potential, free, stirring = (kind(32, 9) for kind in (Potential, FreeField, DivergenceFreeField))
-    lengths = [(potential.outer[..., None] * potential.inner), free.outer, stirring._directions()]
-    sizes = [directions.norm(dim=-1).square().mean().sqrt().item() for directions in lengths]
+    sizes = [field(32, 9)._directions().norm(dim=-1).square().mean().sqrt().item() for field in HIDDEN.values()]
     assert sizes == pytest.approx([0.1 / 8, 0.1 / 8, 0.1 / 8 * 2**0.5], rel=0.1)
+    fields = [(torch.manual_seed(0), Potential(3, 2, init_scale=scale))[1] for scale in (1.0, 2.5)]
+    torch.testing.assert_close(fields[1].inner, 2.5 * fields[0].inner)
+    torch.testing.assert_close(fields[1].outer, fields[0].outer)
 
 
-def test_every_parameter_of_a_free_field_is_trained():
-    flow = Flow(FreeField(3, 2))
-    path = flow.rollout(torch.randn(6, 3), torch.arange(6) % 2, 2)
-    (path.z.square().sum() + path.log_det.sum()).backward()
-    for name, parameter in flow.named_parameters():
-        assert parameter.grad.isfinite().all(), name
-        assert (parameter.grad.flatten(1).abs().sum(1) > 0).all(), name  # of either k
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_log_2cosh_does_not_overflow_where_h_is_a_thousand(dtype):
+    potential = Potential(1, 1, width=1).to(dtype)
+    potential.load_state_dict(
+        {k: torch.full_like(v, k in {"inner", "outer"}) for k, v in potential.state_dict().items()}
+    )
+    for sign in (-1, 1):
+        arguments = torch.tensor([[1000.0 * sign]], dtype=dtype), 0.0, torch.ones(1, 1, dtype=dtype)
+        found = [getattr(potential, name)(*arguments).item() for name in ("value", "gradient", "hessian")]
+        assert found == [1000, sign, 0]
 
 
-@pytest.mark.parametrize("kind", [FreeField, DivergenceFreeField])
-def test_fields_refuse_sizes_below_one_and_points_of_another_dimension(kind):
-    with pytest.raises(ValueError, match="width must be at least 1, got 0"):
-        kind(3, 2, width=0)
-    with pytest.raises(ValueError, match=r"z must be \(B, 3\), got \(4, 5\)"):
-        turning(kind=kind).jacobian_vector(points(5), 1.0, K, points(5))
+@pytest.mark.parametrize("kind", [kind for kind in FIELDS if kind != "function"])
+def test_every_parameter_of_every_k_is_trained_from_its_initial_value(kind):
+    field, z, y = make(kind, initial=True), normal(6, 3), weights("one-hot", 3, 6)
+    sum(call(field, method, z, 1.0, y, z).square().sum() for method in methods(field)).backward()
+    for name, parameter in field.named_parameters():
+        if not ("gauge" in name and kind == "mixed"):  # a mixture has velocities, and no value
+            assert parameter.grad.isfinite().all(), name
+            assert (parameter.grad.flatten(1).abs().sum(1) > 0).all(), name
 
 
-# --- potentials given as functions --------------------------------------------------------------------------------
+@pytest.mark.parametrize("mixture", ["one-hot", "soft", "signed"])
+def test_force_is_minus_the_square_of_its_mixed_outputs(mixture):
+    force, y = Force(3, 3, width=8, horizon=4).double(), weights(mixture, 3)
+    s = force.network(torch.cat([Z, TIMES[:, None] / 4], -1))
+    torch.testing.assert_close(force(Z, TIMES, y), -((y * s).sum(-1) ** 2))
+    assert (force(Z, TIMES, y) < 0).all()
 
 
-def wave(z, t):
-    return torch.sin(z[:, 0] + t) * z[:, 1] ** 2 + 0.1 * t * (z**2).sum(1)
+def test_time_features_and_their_rates():
+    t, half = double(0.0, 2.0, 3.0), math.sqrt(0.5)
+    expected = double([1, 0, 0, 0, 1, 1], [1, 0.5, 1, 0, 0, -1], [1, 0.75, half, -1, -half, 0])
+    torch.testing.assert_close(time_features(t, 4, 2), expected)
+    for order in (1, 2):
+        rate = jacrev(lambda t, n=order - 1: time_features(t, 4, 2, n))(t).diagonal(dim1=0, dim2=2).mT
+        torch.testing.assert_close(time_features(t, 4, 2, order), rate)
+        assert time_features(t, 8, 0, order).tolist() == [[0, 0.125 * (order == 1)]] * 3  # time itself is left
 
 
-def test_function_potential_agrees_with_derivatives_by_hand():
-    potential, z = FunctionPotential(wave, 2), points(2)
-    k, (x, y), t = torch.zeros(4, dtype=torch.long), points(2).T, TIMES
-    sine, cosine = torch.sin(x + t), torch.cos(x + t)
-    torch.testing.assert_close(potential.value(z, t, k), sine * y**2 + 0.1 * t * (x**2 + y**2))
-    gradient = torch.stack([cosine * y**2 + 0.2 * t * x, 2 * sine * y + 0.2 * t * y], 1)
-    torch.testing.assert_close(potential.gradient(z, t, k), gradient)
-    mixed = 2 * cosine * y
-    rows = torch.stack([-sine * y**2 + 0.2 * t, mixed, mixed, 2 * sine + 0.2 * t], 1).unflatten(1, (2, 2))
-    torch.testing.assert_close(potential.hessian(z, t, k), rows)
-    torch.testing.assert_close(potential.laplacian(z, t, k), rows[:, 0, 0] + rows[:, 1, 1])
-    torch.testing.assert_close(potential.time_derivative(z, t, k), cosine * y**2 + 0.1 * (x**2 + y**2))
-    vector = points(2, seed=3)
-    torch.testing.assert_close(potential.hessian_vector(z, t, k, vector), torch.einsum("bij,bj->bi", rows, vector))
-    torch.testing.assert_close(potential.gradient(z, t, torch.full((4, 1), 0.5, dtype=torch.float64)), gradient / 2)
+# --- bad input ----------------------------------------------------------------------------------------------------
 
 
-def test_function_potential_is_an_oracle_for_the_closed_forms(make_potential):
-    closed = make_potential(3, 1)
-    k = torch.zeros(4, dtype=torch.long)
-    oracle = FunctionPotential(lambda z, t: closed.value(z, t, torch.zeros(len(z), dtype=torch.long)), 3)
-    z, vector = points(), points(seed=2)
-    for name in ("value", "gradient", "hessian", "laplacian", "time_derivative"):
-        torch.testing.assert_close(getattr(oracle, name)(z, TIMES, k), getattr(closed, name)(z, TIMES, k))
-    torch.testing.assert_close(oracle.hessian_vector(z, TIMES, k, vector), closed.hessian_vector(z, TIMES, k, vector))
+@pytest.mark.parametrize(
+    ("k", "message"),
+    [
+        (torch.tensor([0, 3]), r"k must lie in 0\.\.2 for 3 transformations, got values from 0 to 3"),
+        (torch.tensor([-1, 2]), r"k must lie in 0\.\.2 .* got values from -1 to 2"),
+        (torch.tensor([0.0, 1.0]), r"\(B,\) integers or \(B, 3\) floating-point weights, got \(2,\) of torch.float32"),
+        (torch.eye(2), r"got \(2, 2\) of torch.float32"),
+        (torch.eye(3).long(), r"got \(3, 3\) of torch.int64"),
+    ],
+)
+def test_a_wrong_index_is_refused_with_what_came(k, message):
+    with pytest.raises(ValueError, match=message):
+        mixing_weights(k, 3)
 
 
-def test_function_potential_refuses_another_transformation_and_another_dimension():
-    potential = FunctionPotential(wave, 2)
-    with pytest.raises(ValueError, match=r"k must lie in 0\.\.0"):
-        potential.value(points(2), 0.0, K)
-    with pytest.raises(ValueError, match=r"z must be \(B, 2\), got \(4, 3\)"):
-        potential.gradient(points(3), 0.0, torch.zeros(4, dtype=torch.long))
+@pytest.mark.parametrize("kind", [*FIELDS, "force"])
+def test_arguments_that_do_not_fit_are_refused_by_every_method(kind):
+    field, y = Force(3, 3).double() if kind == "force" else make(kind), weights("soft", 3)
+    wrong = [
+        (normal(4, 5), 0.0, y, r"z must be \(B, 3\), got \(4, 5\)"),
+        (Z[:3], 0.0, y, r"3 points need weights y \(3, 3\), got \(4, 3\) of torch.float64"),
+        (Z, 0.0, torch.arange(4), r"need weights y \(4, 3\), got \(4,\) of torch.int64; make them .*mixing_weights"),
+        (Z, 0.0, y.long(), r"got \(4, 3\) of torch.int64"),
+        (Z, TIMES[:2], y, r"t must be a number or \(4,\), got \(2,\)"),
+    ]
+    for method, (z, t, y, message) in itertools.product(["forward"] if kind == "force" else methods(field), wrong):
+        with pytest.raises(ValueError, match=message):
+            call(field, method, z, t, y, z)
 
 
-# --- gradient fields do not compose -------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["latent", "transformations", "width", "horizon", "depth"])
+def test_sizes_below_one_are_refused_by_name(name):
+    for kind in [DeepUnits] if name == "depth" else [*HIDDEN.values(), DeepUnits]:
+        with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+            kind(**{"latent": 2, "transformations": 2, name: 0})
 
 
-def test_composition_of_two_gradient_steps_is_not_a_gradient_step(make_quadratic):
-    """(I + A)(I + B) is symmetric only if A and B commute: a stretch along x after one along the diagonal turns."""
-    stretch, diagonal, along = [[0.5, 0.0], [0.0, -0.3]], [[0.0, 0.4], [0.4, 0.0]], [[0.2, 0.0], [0.0, 0.6]]
-
-    def jacobian_of(first, second):
-        flow = Flow(make_quadratic([first, second]))
-        start = points(2)[:1]
-
-        def both(x):
-            return flow.step(flow.step(x[None], 0.0, K[:1]), 0.0, K[1:2])[0]
-
-        return jacrev(both)(start[0])
-
-    turned, straight = jacobian_of(stretch, diagonal), jacobian_of(stretch, along)
-    commutator = torch.tensor(diagonal) @ torch.tensor(stretch) - torch.tensor(stretch) @ torch.tensor(diagonal)
-    torch.testing.assert_close(turned - turned.T, commutator.double(), rtol=1e-6, atol=1e-7)
-    assert commutator.abs().max() > 0.3
-    torch.testing.assert_close(straight, straight.T)
-
-
-def test_commutator_of_two_gradient_fields_is_not_a_gradient_field(make_potential):
-    """[∇u, ∇w] = ∇²w ∇u - ∇²u ∇w: its Jacobian is not symmetric, though those of ∇u and ∇w are."""
-    potential = make_potential(2, 2, strength=0.8)
-    one, other = torch.tensor([0]), torch.tensor([1])
-
-    def bracket(x):
-        u, w = potential.gradient(x[None], 1.0, one), potential.gradient(x[None], 1.0, other)
-        return (potential.hessian_vector(x[None], 1.0, other, u) - potential.hessian_vector(x[None], 1.0, one, w))[0]
-
-    def value(x, k):
-        return potential.value(x[None], 1.0, k)[0]
-
-    z = points(2)[0]
-    by_autograd = hessian(value)(z, other) @ grad(value)(z, one) - hessian(value)(z, one) @ grad(value)(z, other)
-    torch.testing.assert_close(bracket(z), by_autograd)
-    jacobian = jacrev(bracket)(z)
-    assert (jacobian - jacobian.T).abs().max() > 1e-2
+@pytest.mark.parametrize(("latents", "found"), [([], r"\[\]"), ([3, 4], r"\[3, 4\]")])
+def test_families_that_do_not_share_a_latent_space_are_refused(latents, found):
+    with pytest.raises(ValueError, match=f"one latent space, got dimensions {found}"):
+        MixedFields([make("free", latent) for latent in latents])

@@ -1,188 +1,348 @@
-"""Steps, densities and the diffusing prior against Jacobians, Gaussian closed forms, quadrature and Monte Carlo."""
+"""Steps, clocks, densities, inverses and priors against SciPy, Jacobians, closed forms, quadrature and Monte Carlo."""
 
+import itertools
 import math
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from draws import double, normal, rng
+from random_fields import make, weights
 from scipy import stats
+from scipy.integrate import solve_ivp
+from tiny import SHAPE, encoder_and_decoder
 from torch.distributions import MultivariateNormal, kl_divergence
 from torch.func import grad, hessian, jacrev, jvp
+from torch.nn.utils.stateless import _reparametrize_module
 
-from poflow_lite.flows import DiffusionPrior, PotentialFlow, StaticPrior, log_det_identity_plus
+from poflow_lite.datasets import TransformationSequences
+from poflow_lite.fields import AutogradPotential, DivergenceFreeField, Force
+from poflow_lite.flows import LOG_DETS, METHODS, DiffusionPrior, Flow, NotInvertible, StaticPrior, log_det_identity_plus
+from poflow_lite.models import FlowFactorizedVAE
 from poflow_lite.objectives import diagonal_normal
 
 K = torch.tensor([0, 1, 1, 0])
+Y, ALONE = torch.eye(2, dtype=torch.float64)[K], torch.ones(4, 1, dtype=torch.float64)
+CLOCK = (1.0, 2.0, 2.5, 4.5)
+every_method = pytest.mark.parametrize("method", METHODS)
 
 
-def double(*values):
-    return torch.tensor(values, dtype=torch.float64)
+def test_log_det_is_neither_the_trace_nor_that_of_row_sums():
+    """[[1, ½], [½, 1]] has the determinant ¾, though H has the trace 0 and the row sums of I + H are 3/2."""
+    assert log_det_identity_plus(double([0, 0.5], [0.5, 0])).item() == pytest.approx(math.log(0.75))
+    assert log_det_identity_plus(double([-1, 0], [0, 0])).item() == -math.inf
+    assert log_det_identity_plus(double([-3, 0], [0, 0])).item() == pytest.approx(math.log(2))
+    assert log_det_identity_plus(1e-5 * double([0.3, -1], [-1, 2])).item() == pytest.approx(2.3e-5, rel=1e-4)
+    for latent in range(2, 7):
+        h = normal(20, latent, latent)
+        h = 0.5 * (h + h.mT)
+        found = log_det_identity_plus(h).numpy()
+        assert found == pytest.approx(np.log(np.abs(1 + np.linalg.eigvalsh(h))).sum(1), abs=1e-9)
+        for wrong in ((1 + h.sum(2)).abs().log().sum(1), torch.einsum("bii->b", h)):
+            assert (np.abs(found - wrong.numpy()) > 1e-6).all()
 
 
-def start_points(latent=3, batch=4, seed=0):
-    return torch.randn(batch, latent, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+# --- clocks -------------------------------------------------------------------------------------------------------
 
 
-# --- the logarithm of the determinant -----------------------------------------------------------------------------
+@every_method
+@pytest.mark.parametrize("log_det", LOG_DETS)
+def test_a_rollout_is_step_after_step_and_its_trajectory_says_so(method, log_det):
+    flow, force, z = Flow(make("potential", 3, 2, horizon=9), method, 2, log_det), Force(3, 2).double(), normal(4, 3)
+    found = flow.rollout(z, K, CLOCK, rng())
+    assert found.times.tolist() == list(CLOCK)
+    assert torch.equal(found.weights, Y)
+    assert torch.equal(found.z[:, 0], z)
+    log_density = [double(1, 2, 3, 4)]
+    for i, (t, later) in enumerate(itertools.pairwise(CLOCK)):
+        here = found.z[:, i], t, Y
+        torch.testing.assert_close(found.z[:, i + 1], flow.step(*here, later - t))
+        torch.testing.assert_close(found.velocity[:, i], flow.field.velocity(*here))
+        alone = flow.rollout(here[0], Y, [t, later], rng())  # with the same random direction
+        torch.testing.assert_close(found.log_det[:, i : i + 1], alone.log_det)
+        log_density.append(log_density[-1] - alone.log_det[:, 0])
+        residual = flow.field.time_derivative(*here) + 0.5 * found.velocity[:, i].square().sum(1) - force(*here)
+        torch.testing.assert_close(flow.residuals(found, force)[:, i], residual)
+    torch.testing.assert_close(found.log_density(log_density[0]), torch.stack(log_density, 1))
+    points, times, y = found.step_starts()
+    assert torch.equal(points, found.z[:, :-1].flatten(0, 1))
+    assert times.tolist() == list(CLOCK[:-1]) * 4
+    assert torch.equal(y, Y.repeat_interleave(3, 0))
 
 
-def test_log_det_of_a_non_separable_quadratic_by_hand():
-    """H = [[0, ½], [½, 0]] has det(I + H) = ¾, though its trace is 0 and the row sums of I + H are 3/2."""
-    found = log_det_identity_plus(double([0, 0.5], [0.5, 0])).item()
-    assert found == pytest.approx(math.log(0.75))
-    assert abs(found - 0) > 0.2  # the trace
-    assert abs(found - 2 * math.log(1.5)) > 0.2  # the row sums
+@every_method
+@pytest.mark.parametrize("clock", [(0, 1, 2, 3), (2, 2.5, 5.5), (3, 1, 0.5)])
+def test_a_potential_is_read_at_the_time_of_each_stage(method, clock):
+    """u = t z moves by ∫ t dt; Euler's steps h fall short of that by h²/2 each, there as well as back."""
+    flow, z = Flow(AutogradPotential(lambda z, t: t * z[:, 0], 1), method, 4), normal(4, 1)
+    moved = [0.0]
+    for t, later in itertools.pairwise(clock):
+        short = 4 * ((later - t) / 4) ** 2 / 2 if method == "euler" else 0.0
+        moved.append(moved[-1] + (later**2 - t**2) / 2 - math.copysign(short, later - t))
+    torch.testing.assert_close(flow.rollout(z, ALONE, clock).z[..., 0], z + double(*moved))
 
 
-@given(seed=st.integers(0, 999), latent=st.integers(2, 6))
-def test_log_det_is_the_sum_of_log_eigenvalues_not_of_row_sums_nor_the_trace(seed, latent):
-    h = np.random.default_rng(seed).normal(size=(latent, latent))
-    h = 0.5 * (h + h.T)
-    found = log_det_identity_plus(torch.tensor(h)).item()
-    assert found == pytest.approx(np.log(np.abs(1 + np.linalg.eigvalsh(h))).sum(), abs=1e-9)
-    assert found != pytest.approx(np.log(np.abs(1 + h.sum(1))).sum(), abs=1e-6)
-    assert found != pytest.approx(np.trace(h), abs=1e-6)
+@pytest.mark.parametrize(("method", "substeps", "last"), [("euler", 1, 3.0), ("euler", 2, 3.25), ("rk4", 1, 3.5)])
+def test_beyond_the_horizon_every_frame_is_the_last_one_that_was_trained(method, substeps, last):
+    flow = Flow(AutogradPotential(lambda z, t: t * z[:, 0], 1, horizon=4), method, substeps)
+    path = flow.rollout(normal(4, 1), ALONE, range(2, 8))
+    torch.testing.assert_close(path.z.diff(dim=1)[0, :, 0], double(last - 1, *[last] * 4))
+    assert path.velocity[0, :, 0].tolist() == [2, 3, 3, 3, 3]
+    torch.testing.assert_close(flow.rollout(path.z[:, -1], ALONE, range(7, 1, -1)).z.flip(1), path.z)
 
 
-def test_log_det_is_the_trace_to_first_order_and_minus_infinity_where_space_folds():
-    h = double([0.3, -1.0], [-1.0, 2.0])
-    assert (log_det_identity_plus(1e-5 * h) / 1e-5).item() == pytest.approx(2.3, abs=1e-4)
-    assert log_det_identity_plus(double([-1.0, 0.0], [0.0, 0.0])).item() == -math.inf
-    assert log_det_identity_plus(double([-3.0, 0.0], [0.0, 0.0])).item() == pytest.approx(math.log(2))
+@pytest.mark.parametrize("clock", [[0.0], [], [0, 1, 1], [0, 2, 1], [2, 1, 3], [0, math.nan]])
+def test_a_clock_that_stands_turns_or_has_no_step_is_refused(clock):
+    with pytest.raises(ValueError, match="times must rise or fall all along, with one step at least, got"):
+        Flow(make("potential")).rollout(normal(4, 3), weights("soft", 3), clock)
 
 
-@given(seed=st.integers(0, 99), latent=st.integers(1, 4))
-def test_log_det_of_a_step_is_that_of_its_jacobian(make_potential, seed, latent):
-    flow, z = PotentialFlow(make_potential(latent, 2, seed)), start_points(latent, seed=seed)
-    times, found = double(0.0, 1.0, 2.5, 4.0), []
-    for i in range(4):
-        jacobian = jacrev(lambda x, i=i: flow.step(x[None], times[i : i + 1], K[i : i + 1])[0])(z[i])
-        found.append(torch.linalg.slogdet(jacobian).logabsdet)
-    torch.testing.assert_close(flow.log_det(z, times, K), torch.stack(found))
+@pytest.mark.parametrize(
+    ("options", "z", "y", "message"),
+    [
+        ({}, normal(4, 3), torch.tensor([0, 1, 2, 0]), r"k must lie in 0\.\.1 .* got values from 0 to 2"),
+        ({}, normal(4, 5), K, r"z must be \(B, 3\), got \(4, 5\)"),
+        ({}, normal(3, 3), K, r"3 points need weights y \(3, 2\), got \(4, 2\)"),
+        ({"method": "heun"}, normal(4, 3), K, "unknown method 'heun'; known: euler, midpoint, rk4"),
+        ({"log_det": "path"}, normal(4, 3), K, "unknown log_det 'path'; known: exact, trace, hutchinson, none"),
+        ({"substeps": 0}, normal(4, 3), K, "substeps must be at least 1, got 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused_there_and_back(options, z, y, message):
+    for clock in ((0, 1), (1, 0)):
+        with pytest.raises(ValueError, match=message):
+            Flow(make("potential", 3, 2), **options).rollout(z, y, clock)
 
 
-# --- paths --------------------------------------------------------------------------------------------------------
+# --- against the continuous flow ----------------------------------------------------------------------------------
 
 
-def test_rollout_is_step_after_step(make_potential):
-    flow, z = PotentialFlow(make_potential(3, 2)), start_points()
-    path = flow.rollout(z, K, steps=3, start=1)
-    assert path.z.shape == (4, 4, 3)
-    assert torch.equal(path.z[:, 0], z)
-    for t in range(3):
-        torch.testing.assert_close(path.z[:, t + 1], flow.step(path.z[:, t], t + 1.0, K))
-        torch.testing.assert_close(path.log_det[:, t], flow.log_det(path.z[:, t], t + 1.0, K))
-    torch.testing.assert_close(path.velocity, path.z.diff(dim=1))
-    later = flow.rollout(z, K, steps=3)
-    assert not torch.allclose(later.z[:, 1], path.z[:, 1])  # the potential depends on time
+def reference(field, z, y, end):
+    """Positions and ∫ ∇·v dt at the end, by SciPy's adaptive integrator at tolerance 1e-12, one particle at a time."""
+    found = []
+    for point, row in zip(z, y, strict=True):
+
+        def rate(t, state, row=row[None]):
+            x = torch.from_numpy(state[:-1])[None]
+            return np.append(field.velocity(x, t, row)[0].detach(), field.divergence(x, t, row).detach())
+
+        start = np.append(point.numpy(), 0.0)
+        found.append(solve_ivp(rate, (0, end), start, method="DOP853", rtol=1e-12, atol=1e-12).y[:, -1])
+    return torch.tensor(np.array(found)).split([z.shape[1], 1], 1)
 
 
-def test_rollout_accepts_mixtures_and_keeps_samples_apart(make_potential):
-    flow, z = PotentialFlow(make_potential(3, 2)), start_points()
-    path, one_hot = flow.rollout(z, K, 3), flow.rollout(z, torch.eye(2, dtype=torch.float64)[K], 3)
-    torch.testing.assert_close(path.z, one_hot.z)
-    torch.testing.assert_close(path.log_det, one_hot.log_det)
-    alone = torch.cat([flow.rollout(z[i : i + 1], K[i : i + 1], 3).z for i in range(4)])
-    torch.testing.assert_close(path.z, alone)
+@every_method
+def test_positions_and_densities_converge_at_the_order_of_the_method(make_potential, method):
+    """By more substeps, and by a finer clock; the exact log-determinant of the numerical map converges as well."""
+    field, z = make_potential(2, 2, strength=0.5, horizon=8), normal(4, 2)
+    end, lost = reference(field, z, Y, 2)
+    for log_det, finer in itertools.product(("exact", "trace"), ("substeps", "clock")):
+        errors = []
+        for n in (4, 8, 16):
+            substeps, times = (n, range(3)) if finer == "substeps" else (1, np.linspace(0, 2, 2 * n + 1))
+            path = Flow(field, method, substeps, log_det).rollout(z, K, times)
+            errors.append([(path.z[:, -1] - end).norm().item(), (path.log_det.sum(1) - lost[:, 0]).norm().item()])
+        gained = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
+        assert gained == pytest.approx(np.full((2, 2), METHODS[method].order), abs=0.35), (log_det, finer)
 
 
-def test_log_dets_of_a_path_add_up_to_that_of_the_whole_map(make_potential):
-    flow, z = PotentialFlow(make_potential(3, 2)), start_points()
-    for i in range(4):
-        jacobian = jacrev(lambda x, i=i: flow.rollout(x[None], K[i : i + 1], 4).z[0, -1])(z[i])
-        total = flow.rollout(z[i : i + 1], K[i : i + 1], 4).log_det.sum()
-        torch.testing.assert_close(total, torch.linalg.slogdet(jacobian).logabsdet)
+def test_a_half_turn_by_a_field_that_rotates_is_minus_the_identity_and_can_be_undone():
+    field, z = DivergenceFreeField(2, 1, width=1).double(), normal(4, 2)
+    turn = math.pi / 2 * double([0, -1], [1, 0])
+    field.load_state_dict({n: turn[None] if n == "rotation" else 0 * v for n, v in field.state_dict().items()})
+    flow = Flow(field, "rk4", 16)
+    turned = flow.rollout(z, ALONE, range(3))
+    torch.testing.assert_close(turned.z[:, 1:], torch.stack([z @ turn.T * 2 / math.pi, -z], 1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(flow.rollout(turned.z[:, -1].detach(), ALONE, [2, 1, 0]).z[:, -1], z)
 
 
-def test_departures_are_where_and_when_each_step_begins(make_potential):
-    flow, z = PotentialFlow(make_potential(3, 2)), start_points()
-    path = flow.rollout(z, K, 2, start=3)
-    points, times, index = path.departures(K, start=3)
-    assert times.tolist() == [3, 4] * 4
-    assert index.tolist() == [0, 0, 1, 1, 1, 1, 0, 0]
-    torch.testing.assert_close(points[2::2], path.z[1:, 0])
-    torch.testing.assert_close(flow.potential.gradient(points, times, index), path.velocity.flatten(0, 1))
+def test_a_divergence_free_flow_keeps_densities_and_its_euler_map_does_not():
+    field, z = make("divergence-free", 2, 1), normal(4, 2)
+    fine = Flow(field, "rk4", 32).rollout(z, ALONE, range(3))
+    assert (fine.z[:, -1] - z).norm(dim=1).min() > 0.1
+    assert fine.log_det.abs().max() < 1e-6
+    assert Flow(field).rollout(z, ALONE, range(3)).log_det.abs().max() > 1e-3
+    assert not Flow(field, log_det="trace").rollout(z, ALONE, range(3)).log_det.any()
 
 
-def test_bad_rollouts_are_refused(make_potential):
-    flow = PotentialFlow(make_potential(3, 2))
-    with pytest.raises(ValueError, match="at least 1 step, got 0"):
-        flow.rollout(start_points(), K, 0)
-    with pytest.raises(ValueError, match=r"k must lie in 0\.\.1 .* got values from 0 to 2"):
-        flow.rollout(start_points(), torch.tensor([0, 1, 2, 0]), 2)
-    with pytest.raises(ValueError, match=r"z must be \(B, 3\), got \(4, 5\)"):
-        flow.rollout(start_points(5), K, 2)
+# --- log-determinants ---------------------------------------------------------------------------------------------
 
 
-def test_smallest_eigenvalue_is_that_of_the_step(make_quadratic):
-    """I + Q has eigenvalues 1 ± 3 for the one transformation and 1.5 twice for the other."""
-    flow = PotentialFlow(make_quadratic([[[0, 3], [3, 0]], [[0.5, 0], [0, 0.5]]]))
-    path = flow.rollout(start_points(2), K, 2)
-    torch.testing.assert_close(flow.smallest_eigenvalue(path, K), double(-2.0, 1.5)[K, None].expand(4, 2))
+def end(flow, clock, y, z):
+    return flow.rollout(z[None], y[None], clock).z[0, -1]
 
 
-def test_smallest_eigenvalue_is_taken_where_and_when_the_step_starts(make_potential):
-    flow, z = PotentialFlow(make_potential(3, 2)), start_points()
-    path = flow.rollout(z, K, 2, start=1)
-    for t in range(2):
-        jacobian = torch.eye(3) + flow.potential.hessian(path.z[:, t], t + 1.0, K)
-        expected = torch.linalg.eigvalsh(jacobian).amin(-1)
-        torch.testing.assert_close(flow.smallest_eigenvalue(path, K, start=1)[:, t], expected)
+@every_method
+@pytest.mark.parametrize("kind", ["potential", "free", "mixed", "function"])
+def test_the_exact_log_det_is_that_of_the_numerical_map(kind, method):
+    """By the Jacobian of the whole rollout: of one step, and of unequal ones that add up."""
+    z, y = normal(4, 3), weights("soft", 3)
+    for substeps, clock in ((1, (1, 2)), (2, CLOCK), (3, (0, 0.5))):
+        flow, silent = (Flow(make(kind, horizon=9), method, substeps, log_det) for log_det in ("exact", "none"))
+        found, without = flow.rollout(z, y, clock), silent.rollout(z, y, clock)
+        jacobians = [jacrev(partial(end, flow, clock), 1)(y[i], z[i]) for i in range(4)]
+        torch.testing.assert_close(found.log_det.sum(1), torch.linalg.slogdet(torch.stack(jacobians)).logabsdet)
+        assert torch.equal(without.z, found.z)
+        assert torch.equal(without.log_det, torch.zeros_like(found.log_det))
+
+
+def test_hutchinson_is_unbiased_reproducible_and_exact_where_the_jacobian_is_diagonal(make_quadratic):
+    field, z, y = make("free", 3, 1), normal(1, 3).expand(4000, 3), torch.ones(4000, 1, dtype=torch.float64)
+    draw, again = (Flow(field, "rk4", 2, "hutchinson").rollout(z, y, range(3), rng()).log_det for _ in range(2))
+    assert torch.equal(draw, again)
+    truth = Flow(field, "rk4", 2, "trace").rollout(z[:1], y[:1], range(3)).log_det
+    error = draw.std(0) / 4000**0.5
+    assert (error > 0).all()
+    assert ((draw.mean(0) - truth[0]).abs() < 4 * error).all()
+    diagonal = make_quadratic([[[0.3, 0.0], [0.0, -0.2]]])
+    paths = [Flow(diagonal, log_det=name).rollout(normal(4, 2), ALONE, range(3)) for name in ("hutchinson", "trace")]
+    torch.testing.assert_close(paths[0].log_det, paths[1].log_det)
+
+
+@pytest.mark.parametrize("kind", ["potential", "2 layers"])
+@pytest.mark.parametrize("log_det", ["exact", "trace"])
+def test_gradients_of_what_training_needs_are_right(kind, log_det):
+    """log-determinant and residual of a path, differentiated by every parameter, against finite differences."""
+    flow = Flow(make(kind, 2, 2), log_det=log_det)
+    names, values = zip(*flow.named_parameters(), strict=True)
+
+    def loss(*values):
+        with _reparametrize_module(flow, dict(zip(names, values, strict=True))):
+            path = flow.rollout(normal(4, 2), Y, range(3))
+            return path.log_det.sum() + flow.residuals(path).square().sum()
+
+    assert torch.autograd.gradcheck(loss, values, fast_mode=True)
+
+
+@pytest.mark.parametrize("force", [0.0, -0.7])
+def test_plane_waves_solve_hamilton_jacobi_in_any_batch_and_steps_of_any_size_are_exact(make_quadratic, force):
+    """u = b·z - (½‖b‖² - f) t has ∂_t u + ½‖∇u‖² = f for every b; particles go straight."""
+    b = normal(3, 4)
+    potential = make_quadratic(torch.zeros(3, 4, 4), linear=b, horizon=5)
+    with torch.no_grad():
+        potential.gauge[:, 0] = -5 * (0.5 * b.square().sum(-1) - force)  # c·φ(t) with φ_1 = t / horizon
+    for k in ([0], [1, 1], [2, 0, 1, 0, 2, 1, 1]):
+        z, flow = normal(len(k), 4, seed=1), Flow(potential)
+        path = flow.rollout(z, torch.tensor(k), CLOCK)
+        torch.testing.assert_close(path.z[:, -1], z + 3.5 * b[k])
+        residuals = flow.residuals(path, lambda z, t, y: torch.full_like(t, force))
+        torch.testing.assert_close(residuals, torch.zeros(len(k), 3, dtype=torch.float64))
+
+
+def test_composition_of_two_gradient_steps_is_not_a_gradient_step(make_quadratic):
+    """(I + A)(I + B) is symmetric only if A and B commute: a stretch along x after one along the diagonal turns."""
+    a, b, commuting = double([0.5, 0], [0, -0.3]), double([0, 0.4], [0.4, 0]), double([0.2, 0], [0, 0.6])
+    first, second = torch.eye(2, dtype=torch.float64)[:, None]
+    for other, expected in ((b, b @ a - a @ b), (commuting, torch.zeros_like(a))):
+        flow = Flow(make_quadratic(torch.stack([a, other])))
+        jacobian = jacrev(lambda x, f=flow: f.step(f.step(x[None], 0.0, first), 0.0, second)[0])(normal(2))
+        torch.testing.assert_close(jacobian - jacobian.T, expected)
+
+
+# --- the way back -------------------------------------------------------------------------------------------------
+
+
+@every_method
+@pytest.mark.parametrize("kind", ["potential", "divergence-free", "mixed"])
+def test_a_falling_clock_returns_and_gives_the_density_back(method, kind):
+    double, single = (torch.float64, 1e-8), (torch.float32, 1e-3)
+    for log_det, (dtype, close) in (("exact", double), ("trace", double), ("exact", single)):
+        flow, z, y = (x.to(dtype) for x in (Flow(make(kind), method, 2, log_det), normal(4, 3), weights("soft", 3)))
+        there = flow.rollout(z, y, CLOCK)
+        back = flow.rollout(there.z[:, -1].detach(), y, CLOCK[::-1])
+        assert (there.z[:, -1] - z).norm(dim=1).min() > 0.3
+        assert back.times.tolist() == list(CLOCK[::-1])
+        assert back.z.dtype == back.log_det.dtype == dtype
+        torch.testing.assert_close(back.z, there.z.flip(1), rtol=0, atol=close)
+        torch.testing.assert_close(back.log_det, -there.log_det.flip(1), rtol=0, atol=close)
+
+
+def backwards(flow, z, frames=1, y=ALONE):
+    return flow.rollout(z, y[: len(z)], range(frames, -1, -1)).z[:, -1]
+
+
+def test_the_way_back_of_an_affine_flow_is_a_matrix_solve(make_quadratic):
+    q, b, z = double([0.8, 0.3], [0.3, -0.5]), double(1.0, -2.0), normal(4, 2)
+    expected = torch.linalg.solve(torch.eye(2).double() + q, (z - b).T).T
+    torch.testing.assert_close(backwards(Flow(make_quadratic(q[None], b[None])), z), expected)
+    steep = Flow(make_quadratic([[[3.0, 0.0], [0.0, 3.0]]]))  # z ↦ target - 3z is no contraction: it takes Newton
+    torch.testing.assert_close(backwards(steep, z, 2), z / 16)
+
+
+def test_the_way_back_backtracks_where_newtons_full_step_runs_away():
+    """v = 5 arctan(3z): from afar Newton's own steps overshoot the bend at 0 and never come back."""
+    flow = Flow(AutogradPotential(lambda z, t: 5 * (z * torch.atan(3 * z) - torch.log1p(9 * z**2) / 6).sum(1), 1))
+    z, y = torch.linspace(-3, 3, 41, dtype=torch.float64)[:, None], torch.ones(41, 1, dtype=torch.float64)
+    torch.testing.assert_close(backwards(flow, flow.step(z, 0.0, y).detach(), y=y), z, rtol=0, atol=1e-8)
+
+
+def test_folds_and_points_that_no_particle_reaches_are_refused(make_quadratic):
+    """-I mirrors an axis or turns the plane by 180° in one gradient step, which no continuous gradient flow does."""
+    mirror, reflection = (Flow(make_quadratic([[[a, 0.0], [0.0, b]]])) for a, b in ((-2.0, 0.5), (-1.5, -1.5)))
+    bounded = Flow(
+        AutogradPotential(lambda z, t: (-0.5 * z**2 + 0.1 * torch.log(torch.cosh(z))).sum(1), 1)
+    )  # 0.1 tanh z
+    for flow, z, message in (
+        (mirror, normal(4, 2), r"step at t = 2 cannot be undone at 4 of 4 .*eigenvalue .*-1.*substeps"),
+        (reflection, normal(4, 2), "cannot be undone at 4 of 4 points"),
+        (bounded, double([0.05], [5.0]), "cannot be undone at 1 of 2 points"),
+    ):
+        with pytest.raises(NotInvertible, match=message):
+            flow.rollout(z, ALONE[: len(z)], [3, 2])
+    with pytest.raises(ValueError, match="z holds NaN or infinite coordinates"):
+        backwards(bounded, double([0.05], [math.inf]))
+
+
+def test_more_substeps_mend_a_fold():
+    """u = -0.75 z² in one step mirrors; in four it contracts, as the continuous flow does."""
+    field, z = AutogradPotential(lambda z, t: -0.75 * z.square().sum(1), 2), normal(4, 2)
+    for substeps, lowest in ((1, -0.5), (4, 1 - 1.5 / 4)):
+        flow = Flow(field, substeps=substeps)
+        path = flow.rollout(z, ALONE, [0, 1])
+        torch.testing.assert_close(flow.smallest_eigenvalue(path), torch.full((4, 1), lowest, dtype=torch.float64))
+    torch.testing.assert_close(backwards(flow, path.z[:, -1]), z)
+
+
+def test_the_smallest_eigenvalue_is_the_worst_of_the_substeps_where_and_when_they_start():
+    field, z = make("potential", 3, 2, horizon=9), normal(4, 3)
+    flow = Flow(field, substeps=2)
+    path = flow.rollout(z, K, CLOCK)
+    for i, (t, later) in enumerate(itertools.pairwise(CLOCK)):
+        h, here = (later - t) / 2, path.z[:, i]
+        middle = here + h * field.gradient(here, t, Y)
+        hessians = torch.stack([field.hessian(here, t, Y), field.hessian(middle, t + h, Y)])
+        expected = torch.linalg.eigvalsh(torch.eye(3) + h * hessians).amin((0, 2))
+        torch.testing.assert_close(flow.smallest_eigenvalue(path)[:, i], expected)
 
 
 # --- densities ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def affine(make_quadratic):
-    """Two affine flows z ↦ A^k z + b^k, and the exact Gaussian that each makes of q_0 at every time."""
+def test_density_under_an_affine_flow_is_the_push_forward_gaussian_and_its_kl_the_closed_form(make_quadratic):
     q, b = double([[0.2, 0.4], [0.4, -0.3]], [[-0.5, 0.1], [0.1, 0.6]]), double([0.3, -0.2], [0.0, 1.0])
-    mean, scale = double(0.5, -1.0), double(0.7, 1.3)
-
-    def gaussians(k, steps):
-        step, m, s = torch.eye(2) + q[k], mean, torch.diag(scale**2)
-        result = [MultivariateNormal(m, s)]
-        for _ in range(steps):
-            m, s = step @ m + b[k], step @ s @ step.T
-            result.append(MultivariateNormal(m, s))
-        return result
-
-    return PotentialFlow(make_quadratic(q, b)), diagonal_normal(mean, scale), gaussians
-
-
-def test_density_under_an_affine_flow_is_the_push_forward_gaussian(affine):
-    flow, q0, gaussians = affine
-    z = q0.sample((4,))
-    path = flow.rollout(z, K, 3)
-    found = path.log_density(q0.log_prob(z))
-    for i, k in enumerate(K):
-        expected = [q.log_prob(path.z[i, t]) for t, q in enumerate(gaussians(k, 3))]
-        torch.testing.assert_close(found[i], torch.stack(expected))
-
-
-@pytest.mark.parametrize("k", [0, 1])
-def test_monte_carlo_kl_to_the_prior_is_the_gaussian_closed_form(affine, k):
-    flow, q0, gaussians = affine
-    prior, index = DiffusionPrior(2, 0.3).double(), torch.full((20_000,), k)
-    z = q0.sample((20_000,))
-    path = flow.rollout(z, index, 3)
-    log_q = path.log_density(q0.log_prob(z))
-    for t, q in enumerate(gaussians(k, 3)):
-        samples = (log_q[:, t] - prior.log_prob(path.z[:, t], t, index)).detach()
-        exact = kl_divergence(q, MultivariateNormal(torch.zeros(2), (1 + 0.6 * t) * torch.eye(2))).item()
-        error = samples.std().item() / len(samples) ** 0.5
-        assert samples.mean().item() == pytest.approx(exact, abs=4 * error)
-        assert error < 0.05 * exact
+    flow, prior = Flow(make_quadratic(q, b)), DiffusionPrior(1, 0.3).double()
+    q0 = diagonal_normal(double(0.5, -1.0), double(0.7, 1.3))
+    z = q0.mean + normal(20_000, 2) * q0.stddev
+    for k in (0, 1):
+        path = flow.rollout(z, torch.full((20_000,), k), range(4))
+        log_q, step = path.log_density(q0.log_prob(z)).detach(), torch.eye(2) + q[k]
+        mean, covariance = q0.mean, torch.diag(q0.variance)
+        for t in range(4):
+            gaussian = MultivariateNormal(mean, covariance)
+            torch.testing.assert_close(log_q[:, t], gaussian.log_prob(path.z[:, t]).detach())
+            samples = (log_q[:, t] - prior.log_prob(path.z[:, t], t, torch.ones(20_000, 1).double())).detach()
+            exact = kl_divergence(gaussian, MultivariateNormal(0 * mean, (1 + 0.6 * t) * torch.eye(2))).item()
+            error = samples.std().item() / len(samples) ** 0.5
+            assert samples.mean().item() == pytest.approx(exact, abs=4 * error)
+            assert error < 0.05 * exact
+            mean, covariance = step @ mean + b[k], step @ covariance @ step.T
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_density_on_a_line_integrates_to_one_under_a_nonlinear_flow(make_potential, seed):
-    flow = PotentialFlow(make_potential(1, 1, seed, strength=0.4))
     z = torch.linspace(-9, 9, 4001, dtype=torch.float64)[:, None]
-    path = flow.rollout(z, torch.zeros(len(z), dtype=torch.long), 4)
+    path = Flow(make_potential(1, 1, seed, strength=0.4)).rollout(z, torch.ones(4001, 1).double(), range(5))
     assert (path.z.diff(dim=0) > 0).all()  # invertible, so that the moved grid is still a grid
     density = path.log_density(diagonal_normal(torch.zeros_like(z), torch.ones_like(z)).log_prob(z)).exp().detach()
     for t in range(5):
@@ -190,113 +350,95 @@ def test_density_on_a_line_integrates_to_one_under_a_nonlinear_flow(make_potenti
     assert (density[:, 0] - density[:, 4]).abs().max() > 0.05
 
 
-# --- the diffusing prior ------------------------------------------------------------------------------------------
+# --- the index ----------------------------------------------------------------------------------------------------
+
+
+def test_an_index_becomes_weights_once_in_all_terms_of_a_training_step(monkeypatch):
+    """It was converted and checked 22 times a step."""
+    data = TransformationSequences(torch.rand(6, *SHAPE), horizon=4)
+    force = Force(2, 3, horizon=4)
+    options = {"hamilton_jacobi": 1.0, "autoencoding": 0.2, "initial": 1.0, "consistency": 0.1}
+    flow = Flow(make("potential", 2, 3).float(), "midpoint", 2)
+    model = FlowFactorizedVAE(*encoder_and_decoder(), flow, DiffusionPrior(3), force, **options)
+    batch, calls, one_hot = data.sample(6, 2, rng()), [], torch.nn.functional.one_hot
+    assert not batch.k.is_floating_point()
+    monkeypatch.setattr(torch.nn.functional, "one_hot", lambda *a, **o: calls.append(a) or one_hot(*a, **o))
+    assert len(model.terms(batch, rng()).penalties) == 4
+    assert len(calls) == 1
+
+
+# --- priors -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def prior():
     """D = (0.1, 0.7)."""
     prior = DiffusionPrior(2).double()
-    with torch.no_grad():
-        prior.raw.copy_(torch.expm1(double(0.1, 0.7)).log())
-    torch.testing.assert_close(prior.diffusion, double(0.1, 0.7))
+    prior.load_state_dict({"raw": torch.expm1(double(0.1, 0.7)).log()})
     return prior
 
 
-def prior_at_one_point(prior, k):
-    """log p(z, t) as a function of one point z (d,) and one time."""
-    return lambda z, t: prior.log_prob(z[None], t[None], torch.tensor([k]))[0]
-
-
-def test_prior_is_the_gaussian_of_variance_one_plus_two_d_t(prior):
-    z, t = start_points(), double(0.0, 1.0, 2.0, 3.5)
-    variances = 1 + 2 * np.array([0.1, 0.7, 0.7, 0.1]) * t.numpy()
+@pytest.mark.parametrize("y", [Y, double([0.5, 0.5]).expand(4, 2), double([-1.0, 0.0], [0.0, -2.0], [1, -1], [3, 2])])
+def test_the_prior_is_the_gaussian_that_all_weights_spread_whatever_their_sign(prior, y):
+    z, t = normal(4, 3), double(0.0, 1.0, 2.0, 3.5)
+    variances = 1 + 2 * (np.abs(y.numpy()) @ [0.1, 0.7]) * t.numpy()
     expected = [stats.multivariate_normal(cov=v * np.eye(3)).logpdf(x) for v, x in zip(variances, z, strict=True)]
-    np.testing.assert_allclose(prior.log_prob(z, t, K).detach(), expected)
-    torch.testing.assert_close(prior.variance(t, K), torch.tensor(variances))
+    np.testing.assert_allclose(prior.log_prob(z, t, y).detach(), expected)
+    torch.testing.assert_close(prior.variance(t, y), torch.tensor(variances))
+    many = normal(4, 5, 3)
+    one_by_one = torch.stack([prior.log_prob(many[:, n], float(n), y) for n in range(5)], 1)
+    torch.testing.assert_close(prior.log_prob(many, torch.arange(5).expand(4, -1), y), one_by_one)
 
 
-def test_prior_takes_many_times_for_each_sample(prior):
-    z, t = start_points(15).unflatten(1, (5, 3)), torch.arange(5).expand(4, -1)
-    one_by_one = torch.stack([prior.log_prob(z[:, n], float(n), K) for n in range(5)], 1)
-    torch.testing.assert_close(prior.log_prob(z, t, K), one_by_one)
-    torch.testing.assert_close(prior.log_prob(z[:, 0], 2.0, torch.eye(2)[K]), prior.log_prob(z[:, 0], 2.0, K))
-
-
-@pytest.mark.parametrize(("k", "diffusion"), [(0, 0.1), (1, 0.7)])
-def test_prior_obeys_the_heat_equation(prior, k, diffusion):
-    log_prob = prior_at_one_point(prior, k)
-
-    def p(z, t):
-        return log_prob(z, t).exp()
-
-    for z in start_points():
-        rate, laplacian = grad(p, 1)(z, double(1.5)[0]), torch.trace(hessian(p)(z, double(1.5)[0]))
-        torch.testing.assert_close(rate, diffusion * laplacian)
-
-
-@pytest.mark.parametrize(("k", "diffusion"), [(0, 0.1), (1, 0.7)])
-def test_particles_move_along_the_gradient_of_the_potential_and_lose_density_by_its_laplacian(prior, k, diffusion):
-    index, log_prob = torch.tensor([k]), prior_at_one_point(prior, k)
-
-    def psi(z, t):
-        return prior.potential(z[None], t[None], index)[0]
-
-    def moved(z0, t):
-        return prior.particles(z0[None], t[None], index)[0]
-
-    for z0 in start_points():
-        t, one = double(1.5)[0], double(1.0)[0]
-        z, velocity = jvp(partial(moved, z0), (t,), (one,))
+@pytest.mark.parametrize(("y", "diffusion"), [(double([1, 0]), 0.1), (double([0, -1]), 0.7)])
+def test_the_prior_obeys_the_heat_equation_and_its_particles_follow_its_potential(prior, y, diffusion):
+    """Particles move along ∇ψ, ψ = -D log p, and lose log-density by Δψ."""
+    t, one = double(1.5)[0], double(1.0)[0]
+    log_prob, psi = (lambda z, t, f=f: f(z[None], t[None], y)[0] for f in (prior.log_prob, prior.potential))
+    for z0 in normal(4, 3):
+        rate, laplacian = grad(lambda z, t: log_prob(z, t).exp(), 1), hessian(lambda z: log_prob(z, t).exp())
+        torch.testing.assert_close(rate(z0, t), diffusion * torch.trace(laplacian(z0)))
+        moved = lambda t, z0=z0: prior.particles(z0[None], t[None], y)[0]  # noqa: E731
+        z, velocity = jvp(moved, (t,), (one,))
         torch.testing.assert_close(velocity, grad(psi)(z, t))
         torch.testing.assert_close(psi(z, t), -diffusion * log_prob(z, t))
-        along = jvp(lambda s, z0=z0: log_prob(moved(z0, s), s), (t,), (one,))[1]
+        along = jvp(lambda s, at=moved: log_prob(at(s), s), (t,), (one,))[1]
         torch.testing.assert_close(along, -torch.trace(hessian(psi)(z, t)))
 
 
 def test_particles_reproduce_the_prior(prior):
-    z0 = torch.randn(20_000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    k = torch.arange(len(z0)) % 2
-    z = prior.particles(z0, 4.0, k).detach().numpy()
+    z0, k = normal(20_000, 3), torch.arange(20_000) % 2
+    y = torch.eye(2, dtype=torch.float64)[k]
+    z = prior.particles(z0, 4.0, y).detach()
     for j, variance in ((0, 1.8), (1, 6.6)):
         assert stats.kstest(z[k == j].ravel() / variance**0.5, "norm").pvalue > 0.01
     change = 1.5 * torch.log(1 + 8 * prior.diffusion[k])
-    torch.testing.assert_close(prior.log_prob(z0, 0, k) - change, prior.log_prob(torch.tensor(z), 4.0, k))
+    torch.testing.assert_close(prior.log_prob(z0, 0, y) - change, prior.log_prob(z, 4.0, y))
 
 
-def test_every_diffusion_coefficient_is_positive_and_trained():
+def test_every_diffusion_coefficient_starts_where_asked_is_trained_and_stays_positive():
+    for diffusion in (1e-6, 0.05, 1.0, 1000.0):
+        assert DiffusionPrior(2, diffusion).diffusion.tolist() == pytest.approx([diffusion] * 2, rel=1e-3)
     prior = DiffusionPrior(3, 0.05)
-    torch.testing.assert_close(prior.diffusion, torch.full((3,), 0.05))
-    prior.log_prob(torch.randn(3, 2), 2.0, torch.arange(3)).sum().backward()
+    prior.log_prob(torch.randn(3, 2), 2.0, torch.eye(3)).sum().backward()
     assert (prior.raw.grad.abs() > 0).all()
     with torch.no_grad():
         prior.raw.fill_(-20)
     assert (prior.diffusion > 0).all()
+    for diffusion in (0.0, -0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"must be positive and finite, got {diffusion}"):
+            DiffusionPrior(3, diffusion)
 
 
 def test_a_static_prior_is_a_standard_normal_at_all_times_and_moves_nothing():
-    prior, z = StaticPrior(2).double(), start_points()
+    prior, z = StaticPrior(2).double(), normal(4, 3)
     expected = torch.tensor(stats.multivariate_normal(cov=np.eye(3)).logpdf(z))
     for t in (0.0, 3.5, double(0.0, 1.0, 2.0, 9.0)):
-        torch.testing.assert_close(prior.log_prob(z, t, K), expected)
-        torch.testing.assert_close(prior.log_prob(z, t, torch.full((4, 2), 0.5, dtype=torch.float64)), expected)
-        assert torch.equal(prior.variance(t, K), torch.ones(4, dtype=torch.float64))
-        assert torch.equal(prior.particles(z, t, K), z)
-        assert torch.equal(prior.potential(z, t, K), torch.zeros(4, dtype=torch.float64))
-    many = prior.log_prob(z[:, None].expand(4, 5, 3), torch.arange(5).expand(4, -1), K)
+        torch.testing.assert_close(prior.log_prob(z, t, -Y), expected)
+        assert torch.equal(prior.variance(t, Y), torch.ones(4, dtype=torch.float64))
+        assert torch.equal(prior.particles(z, t, Y), z)
+        assert torch.equal(prior.potential(z, t, Y), torch.zeros(4, dtype=torch.float64))
+    many = prior.log_prob(z[:, None].expand(4, 5, 3), torch.arange(5).expand(4, -1), Y)
     torch.testing.assert_close(many, expected[:, None].expand(4, 5))
-    assert prior.diffusion.tolist() == [0.0, 0.0]
-    assert not list(prior.parameters())
-    assert not prior.state_dict()
     assert prior.diffusion.dtype == torch.float64, "it follows the model to another dtype or device"
-
-
-@pytest.mark.parametrize("diffusion", [0.0, -0.1, math.nan, math.inf])
-def test_a_diffusion_coefficient_that_is_not_positive_and_finite_is_refused(diffusion):
-    with pytest.raises(ValueError, match=f"must be positive and finite, got {diffusion}"):
-        DiffusionPrior(3, diffusion)
-
-
-@pytest.mark.parametrize("diffusion", [1e-6, 0.05, 1.0, 1000.0])
-def test_the_initial_diffusion_is_what_was_asked_for(diffusion):
-    assert DiffusionPrior(2, diffusion).diffusion.tolist() == pytest.approx([diffusion] * 2, rel=1e-3)
+    assert not [*prior.parameters(), *prior.state_dict()]

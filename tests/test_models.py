@@ -1,132 +1,397 @@
-"""The VAE and the flow-factorized VAE: every term recomputed slowly, exact bounds, gradients, and learning."""
+"""The models: every term recomputed slowly, exact bounds, gradients, checkpoints, and learning."""
 
+import copy
 import itertools
 import math
 from dataclasses import replace
 
 import pytest
 import torch
+from scipy import stats
 from tiny import SHAPE, encoder_and_decoder, generator
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
-from torch.func import grad, hessian
+from torch.func import grad, hessian, jacrev
+from torch.nn import functional as F
 
-from poflow_lite.datasets import Batch, TransformationSequences, load_stills
-from poflow_lite.fields import DivergenceFreeField, FreeField
-from poflow_lite.flows import DiffusionPrior, Flow, PotentialFlow, StaticPrior
-from poflow_lite.models import VAE, FlowFactorizedVAE
-from poflow_lite.networks import ConvDecoder, ConvEncoder
-from poflow_lite.objectives import LIKELIHOODS
-from poflow_lite.potentials import Force, Potential
-from poflow_lite.training import Schedule, fit
+from poflow_lite import models
+from poflow_lite.datasets import Batch, TransformationSequences, load_images
+from poflow_lite.fields import AutogradPotential, DivergenceFreeField, Force, FreeField, Potential
+from poflow_lite.flows import DiffusionPrior, Flow, StaticPrior
+from poflow_lite.io import load_checkpoint
+from poflow_lite.models import VAE, FlowFactorizedVAE, TopographicVAE
+from poflow_lite.models.baselines import permute_dimensions
+from poflow_lite.networks import ConvDecoder, ConvEncoder, TransformationEncoder
+from poflow_lite.objectives import LIKELIHOODS, gaussian_kl, laplace_transition_kl, total_correlation
+from poflow_lite.training import Schedule, fit, step_generator
 
-LATENT, T = 2, 4
+LATENT, T, K = 2, 4, 3
+PLACES, CAPSULES = 10, 2  # of the Topographic VAE
 pytestmark = pytest.mark.usefixtures("double")
+WEIGHTS = {"beta": 0.4, "hamilton_jacobi": 0.5, "autoencoding": 0.3, "consistency": 0.2, "initial": 0.7}
+
+
+def flowing(parts, flow, kind=FlowFactorizedVAE, **options):
+    prior, force = DiffusionPrior(K, 0.2), Force(flow.field.latent, K, 8, T)
+    prior.raw.data.add_(torch.randn(K))
+    return kind(*parts, flow, prior, force, **{**WEIGHTS, **options})
+
+
+def inferred(parts, flow, shape, posterior, outputs):
+    inference = TransformationEncoder(shape, outputs, (4,), 6)
+    return flowing(parts, flow, models.InferredFlowVAE, inference=inference, posterior=posterior)
+
+
+def poflow(parts, flow, shape, **options):
+    options = {"beta": 0.4, "wave": 0.3, "initial": 0.7, "jacobian": 0.6, "classification": 0.9} | options
+    model = models.PoFlow(*parts, flow, TransformationEncoder(shape, K, (4,), 6), **options)
+    model.raw_speed.data.copy_(torch.randn(K))
+    return model
+
+
+MODELS = {
+    "vae": lambda parts, flow, shape, **o: VAE(*parts, **o),
+    "factor": lambda parts, flow, shape, **o: models.FactorVAE(*parts, flow.field.latent, **{"width": 8, **o}),
+    "slow": lambda parts, flow, shape, **o: models.SlowVAE(*parts, **o),
+    "topographic": lambda parts, flow, shape, **o: TopographicVAE(*parts, PLACES, **{"capsules": CAPSULES, **o}),
+    "poflow": poflow,
+    "flow-factorized": lambda parts, flow, shape, **o: flowing(parts, flow, **o),
+    "gumbel": lambda *parts: inferred(*parts, models.GumbelSoftmax(), K),
+    "spike": lambda *parts: inferred(*parts, models.SpikeAndSlab(), 3 * K),
+}
+"""Name ↦ a model of given networks, flow and image shape."""
 
 
 @pytest.fixture
 def build(make_potential):
-    """A tiny flow-factorized VAE in which all parameters are random."""
+    """A tiny model in which all parameters are random."""
 
-    def make(**options):
-        flow, prior = PotentialFlow(make_potential(LATENT, 3, horizon=T)), DiffusionPrior(3, 0.2)
-        with torch.no_grad():
-            prior.raw.add_(torch.randn(3))
-        options = {"hamilton_jacobi": 0.5, "autoencoding": 0.3, "agreement": 0.2, "initial": 0.7, "beta": 0.4} | options
-        return FlowFactorizedVAE(*encoder_and_decoder(), flow, prior, Force(LATENT, 3, 8, T), **options)
+    def make(name, **options):
+        coded, latent = (2 * PLACES, PLACES) if name == "topographic" else (LATENT, LATENT)
+        parts = encoder_and_decoder(coded)[0], encoder_and_decoder(latent)[1]
+        return MODELS[name](parts, Flow(make_potential(LATENT, K, horizon=T)), SHAPE, **options)
 
     return make
 
 
-def mixed_batch(frames=None):
+def batch_of(frames=None, consecutive=False):
     """Six sequences under all three transformations, all frames or a few of each."""
     sequences = TransformationSequences(torch.rand(6, *SHAPE, generator=generator()), horizon=T)
-    whole, times = (
-        sequences.batch(torch.arange(6), torch.arange(6) % 3),
-        sequences.sample(6, frames, generator(1)).times,
-    )
-    return replace(whole, frames=whole.frames[torch.arange(6)[:, None], times], times=times)
+    times = sequences.sample(6, frames, generator(1), consecutive).times
+    return sequences.batch(torch.arange(6), torch.arange(6) % K, times)
+
+
+def log_bernoulli(x, logits):
+    p = torch.sigmoid(logits)
+    return (x * p.log() + (1 - x) * (1 - p).log()).sum()
+
+
+def code(model, x, noise):
+    """A sample of q(z | x) for one image, its mean and scale, and its divergence from N(0, I)."""
+    mean, log_scale = model.encoder(x[None])[0].chunk(2)
+    kl = 0.5 * (mean**2 + (2 * log_scale).exp() - 1 - 2 * log_scale).sum()
+    return mean + log_scale.exp() * noise, mean, log_scale.exp(), kl
+
+
+def log_likelihood(model, x, z):
+    return log_bernoulli(x, model.decoder(z[None])[0])
+
+
+# --- all of them --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_parameter_gets_a_finite_gradient_is_zeroed_each_step_and_survives_a_checkpoint(build, name, tmp_path):
+    model, batch, path = build(name), batch_of(2, consecutive=True), tmp_path / "checkpoint.safetensors"
+    fresh = copy.deepcopy(model)
+    fresh.terms(batch, step_generator(0, 0, "noise")).loss.backward()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)  # what an earlier step might have left
+    fit(model, lambda _: batch, Schedule(1, clip=math.inf), checkpoint=path, progress=False)
+    for (which, parameter), expected in zip(model.named_parameters(), fresh.parameters(), strict=True):
+        assert parameter.grad.isfinite().all(), which
+        torch.testing.assert_close(parameter.grad, expected.grad, msg=which)
+        per_k = which.startswith(("flow", "prior", "raw_speed"))  # one row for each transformation
+        assert (parameter.grad.reshape(K if per_k else 1, -1).abs().amax(1) > 0).all(), which
+    saved = load_checkpoint(path).model
+    assert set(saved) == set(model.state_dict())
+    assert all(torch.equal(saved[which], value) for which, value in model.state_dict().items())
+    assert not all(torch.equal(a, b) for a, b in zip(model.parameters(), fresh.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_overfits_a_few_sequences(name):
+    torch.set_default_dtype(torch.float32)
+    digits = TransformationSequences(load_images("digits", "train").images[:8, :, ::2, ::2], horizon=T)
+    coded, latent = (2 * PLACES, PLACES) if name == "topographic" else (8, 8)
+    parts = (network(digits.image_shape, d, (8,), 32) for network, d in ((ConvEncoder, coded), (ConvDecoder, latent)))
+    model = MODELS[name](tuple(parts), Flow(Potential(8, K, 16, horizon=T)), digits.image_shape)
+    batch = digits.sample(8, 2, generator(), consecutive=True)
+    history = fit(model, lambda _: batch, Schedule(60, 2e-2, warmup=5), log_every=1, progress=False)
+    assert history[-1]["reconstruction"] > 0.4 * history[0]["reconstruction"]
+
+
+NEGATIVE = "must be a finite number of at least 0, got -1.0"
+REFUSED = [
+    ("vae", {"likelihood": "poisson"}, "unknown likelihood 'poisson'; known: bernoulli, continuous-bernoulli, gaus"),
+    ("flow-factorized", {"likelihood": "poisson"}, "unknown likelihood 'poisson'"),
+    ("slow", {"rate": 0.0}, "rate must be positive and finite, got 0.0"),
+    ("slow", {"rate": math.inf}, "rate must be positive and finite, got inf"),
+    ("topographic", {"capsules": 3}, "latent must be a multiple of capsules, got 10 and 3"),
+    *(
+        ("topographic", {"neighbours": n}, f"odd number from 1 to the 5 places of a capsule, got {n}")
+        for n in (2, 7, -1)
+    ),
+    *(
+        (model, {weight: -1.0}, f"{weight} {NEGATIVE}")
+        for model, weights in {
+            "vae": ["beta"], "factor": ["gamma"], "slow": ["transition"], "flow-factorized": [*WEIGHTS, "path_kl"],
+            "poflow": ["wave", "initial", "jacobian", "classification"],
+        }.items() for weight in weights
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options", "message"), REFUSED)
+def test_bad_options_are_refused_with_what_came(build, name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, **options)
+
+
+@pytest.mark.parametrize("name", ["slow", "topographic"])
+def test_frames_that_do_not_follow_one_another_are_refused(build, name):
+    batch = batch_of(2)
+    batch.times[:, 1:] = torch.tensor([1, 3])
+    with pytest.raises(ValueError, match=r"frames that follow one another.*got times \[0, 1, 3\]"):
+        build(name).terms(batch)
+
+
+def test_a_hamilton_jacobi_penalty_without_a_potential_is_refused():
+    with pytest.raises(ValueError, match="needs a flow along a potential, got one along a FreeField: set hamilton"):
+        FlowFactorizedVAE(*encoder_and_decoder(), Flow(FreeField(LATENT, K, 5, horizon=T)), DiffusionPrior(K))
 
 
 # --- VAE ----------------------------------------------------------------------------------------------------------
 
 
-def test_vae_terms_are_those_of_every_frame_by_itself():
-    vae, batch = VAE(*encoder_and_decoder(), beta=3.0), mixed_batch(2)
+def test_vae_terms_are_those_of_every_frame_by_itself(build):
+    vae, batch = build("vae", beta=3.0), batch_of(2)
     terms, noise = vae.terms(batch, generator()), torch.randn(18, LATENT, generator=generator())
-    for position, frame in enumerate(batch.frames.flatten(0, 1)):
-        mean, log_scale = vae.encoder(frame[None])[0].chunk(2)
-        p = torch.sigmoid(vae.decoder((mean + log_scale.exp() * noise[position])[None])[0])
-        reconstruction = (frame * p.log() + (1 - frame) * (1 - p).log()).sum()
-        kl = 0.5 * (mean**2 + (2 * log_scale).exp() - 1 - 2 * log_scale).sum()
-        torch.testing.assert_close(terms.reconstruction[position], reconstruction)
+    for position, x in enumerate(batch.frames.flatten(0, 1)):
+        z, _, _, kl = code(vae, x, noise[position])
+        torch.testing.assert_close(terms.reconstruction[position], log_likelihood(vae, x, z))
         torch.testing.assert_close(terms.kl[position], kl)
-    assert terms.reconstruction.shape == (18,)
     torch.testing.assert_close(terms.loss, (3 * terms.kl - terms.reconstruction).mean())
 
 
-def test_vae_stands_still_under_a_standard_normal_prior():
-    vae, z = VAE(*encoder_and_decoder()), torch.randn(3, LATENT)
-    path = vae.transport(z, torch.tensor([0, 1, 2]), 4)
+def test_vae_stands_still_under_a_standard_normal_prior(build):
+    vae, z = build("vae"), torch.randn(3, LATENT)
+    path = vae.rollout(z, torch.tensor([0, 1, 2]), range(5))
     assert torch.equal(path.z, z[:, None].expand(3, 5, LATENT))
-    assert torch.equal(path.log_det, torch.zeros(3, 4))
-    assert torch.equal(path.velocity, torch.zeros(3, 4, LATENT))
+    assert not path.log_det.any()
+    assert not path.velocity.any()
     expected = Normal(0.0, 1.0).log_prob(path.z).sum(-1)
     torch.testing.assert_close(vae.log_prior(path.z, torch.arange(5).expand(3, -1), torch.zeros(3)), expected)
 
 
 @pytest.mark.parametrize(("log_scale", "clamped"), [(50.0, 4.0), (-50.0, -8.0), (1.0, 1.0)])
 def test_posterior_scales_stay_within_reason(log_scale, clamped):
-    vae = VAE(lambda x: torch.tensor([[0.5, log_scale]]), nn.Identity())
-    posterior = vae.encode(torch.zeros(1, 1))
+    posterior = VAE(lambda x: torch.tensor([[0.5, log_scale]]), nn.Identity()).encode(torch.zeros(1, 1))
     assert posterior.mean.item() == 0.5
     assert posterior.base_dist.scale.item() == pytest.approx(math.exp(clamped))
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"likelihood": "poisson"}, "unknown likelihood 'poisson'; known: bernoulli, continuous-bernoulli, gaussian"),
-        ({"beta": -1.0}, "beta must be a finite number of at least 0, got -1.0"),
-    ],
-)
-def test_bad_options_are_refused_with_what_came(build, options, message):
-    with pytest.raises(ValueError, match="path_kl must be a finite number of at least 0, got -2"):
-        build(path_kl=-2.0)
-    for model in (lambda **options: VAE(*encoder_and_decoder(), **options), build):
-        with pytest.raises(ValueError, match=message):
-            model(**options)
+# --- FactorVAE ----------------------------------------------------------------------------------------------------
 
 
-# --- the terms of the flow-factorized VAE, slowly -----------------------------------------------------------------
+def test_factor_terms_are_those_of_the_vae_and_two_more(build):
+    model, batch, draws = build("factor", gamma=5.0), batch_of(2), generator()
+    terms = model.terms(batch, generator())
+    mean, log_scale = model.encoder(batch.frames.flatten(0, 1)).chunk(2, 1)
+    z = mean + log_scale.exp() * torch.randn(18, LATENT, generator=draws)
+    torch.testing.assert_close(terms.kl, gaussian_kl(mean, log_scale.exp()))
+    torch.testing.assert_close(terms.penalties["total_correlation"], 5 * total_correlation(model.critic(z)))
+    log_p = F.log_softmax(model.critic(torch.cat([z, permute_dimensions(z, draws)])), 1)
+    torch.testing.assert_close(terms.penalties["critic"], -0.5 * (log_p[:18, 0] + log_p[18:, 1]))
+    for name, part in {"critic": "critic", "total_correlation": "encoder"}.items():  # no gradient to the other
+        model.zero_grad()
+        model.terms(batch, generator()).penalties[name].mean().backward()
+        moved = {n for n, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()}
+        assert moved == {n for n, _ in model.named_parameters() if n.startswith(part)}
+
+
+def test_permuted_dimensions_keep_their_values_and_lose_each_other():
+    z = torch.randn(2000, 1, generator=generator()).expand(-1, 3)  # all dimensions equal
+    permuted = permute_dimensions(z, generator(1))
+    torch.testing.assert_close(permuted.sort(0).values, z.sort(0).values)
+    assert torch.corrcoef(permuted.T).fill_diagonal_(0).abs().max() < 0.1
+    assert torch.equal(permuted, permute_dimensions(z, generator(1)))
+
+
+def test_a_trained_critic_estimates_the_total_correlation_of_a_gaussian():
+    """-½ log(1 - ρ²) for ρ = 0.8: 0.51 nats."""
+    critic, draws = FactorVAE(*encoder_and_decoder(2), 2, width=32).critic, generator()
+    optimizer = torch.optim.Adam(critic.parameters(), 3e-3)
+
+    def correlated(count):
+        z = torch.randn(count, 2, generator=draws)
+        return torch.stack([z[:, 0], 0.8 * z[:, 0] + 0.6 * z[:, 1]], 1)
+
+    for _ in range(400):
+        z = correlated(512)
+        optimizer.zero_grad()
+        logits = critic(torch.cat([z, permute_dimensions(z, draws)]))
+        F.cross_entropy(logits, torch.arange(2).repeat_interleave(512)).backward()
+        optimizer.step()
+    assert total_correlation(critic(correlated(20_000))).mean().item() == pytest.approx(0.511, abs=0.1)
+
+
+# --- SlowVAE ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frames", [2, 3])
+def test_slow_terms_equal_a_slow_recomputation_of_each_sequence(build, frames):
+    model, batch = build("slow", beta=0.5, rate=3.0, transition=2.0), batch_of(frames, True)
+    terms, noise = model.terms(batch, generator()), torch.randn(6, frames + 1, LATENT, generator=generator(0))
+    for b in range(6):
+        reconstruction, kl, moved, before = 0.0, 0.0, 0.0, None
+        for i, x in enumerate(batch.frames[b]):
+            z, mean, scale, own = code(model, x, noise[b, i])
+            reconstruction = reconstruction + log_likelihood(model, x, z)
+            if i < 2:  # frame 0, and the first of the run
+                kl = kl + own
+            else:
+                moved = moved + laplace_transition_kl(mean[None], scale[None], before[None], 3.0)[0]
+            before = z
+        torch.testing.assert_close(terms.reconstruction[b], reconstruction / (frames + 1))
+        torch.testing.assert_close(terms.kl[b], kl / (frames + 1))
+        torch.testing.assert_close(terms.penalties["transition"][b], 2 * moved / (frames + 1))
+    assert terms.kl_weight == 0.5
+
+
+# --- Topographic VAE ----------------------------------------------------------------------------------------------
+
+
+def test_a_roll_turns_each_capsule_by_itself_and_the_code_with_it(build):
+    model = build("topographic")
+    assert model.roll(torch.arange(10), 1).tolist() == [4, 0, 1, 2, 3, 9, 5, 6, 7, 8]
+    assert torch.equal(model.roll(torch.arange(10), 5), torch.arange(10))  # all the way round
+    z, u = torch.randn(2, 7, PLACES)
+    for places in (1, 2, -3):
+        rolled = model.code(model.roll(z, places), model.roll(u.square(), places))
+        torch.testing.assert_close(rolled, model.roll(model.code(z, u.square()), places), rtol=1e-12, atol=0)
+
+
+def test_rollout_is_the_roll_of_the_code_and_keeps_densities(build):
+    model, z, k = build("topographic"), torch.randn(5, 2 * PLACES), torch.tensor([0, 1, 2, 0, 1])
+    start = model.code(z[:, :PLACES], z[:, PLACES:].square())
+    for clock in (range(8), range(7, -1, -1)):  # more than once round
+        path = model.rollout(z, k, clock)
+        for i, turned in enumerate(t - clock[0] for t in clock):
+            by_code = super(TopographicVAE, model).decode(model.roll(start, turned)).mean
+            torch.testing.assert_close(model.decode(path.z[:, i]).mean, by_code)
+        density = model.log_prior(path.z, torch.arange(8).expand(5, -1), k)
+        torch.testing.assert_close(density, density[:, :1].expand(-1, 8))
+
+
+@pytest.mark.parametrize("neighbours", [1, 3, 5])
+def test_code_variables_are_student_t_with_as_many_degrees_of_freedom_as_neighbours(neighbours):
+    """z / √(mean of m squared normals) is t-distributed by definition."""
+    model = TopographicVAE(nn.Identity(), nn.Identity(), PLACES, CAPSULES, neighbours=neighbours, offset=0.0)
+    z, u = torch.randn(2, 20_000, PLACES, generator=generator())
+    s = model.code(z, u.square())[:, 3].detach().numpy()
+    assert stats.kstest(s, "t", args=(neighbours,)).pvalue > 0.01
+    assert stats.kstest(s, "norm").pvalue < 1e-6
+
+
+def test_topographic_terms_equal_a_slow_recomputation(build):
+    model, batch = build("topographic", beta=0.3), batch_of(3, consecutive=True)
+    terms, noise = model.terms(batch, generator()), torch.randn(24, 2 * PLACES, generator=generator())
+    for b in range(6):
+        z, u = [], []
+        for i in range(4):
+            both, _, _, kl = code(model, batch.frames[b, i], noise[4 * b + i])
+            z.append(both[:PLACES].view(CAPSULES, 5))
+            u.append(both[PLACES:].view(CAPSULES, 5))
+            torch.testing.assert_close(terms.kl[4 * b + i], kl)
+        for i in range(4):
+            window, s = [0] if i == 0 else [1, 2, 3], torch.empty(CAPSULES, 5)
+            for c, d in itertools.product(range(CAPSULES), range(5)):
+                near = [u[m][c, (d + e - (i - m)) % 5] ** 2 for m in window for e in (-1, 0, 1)]
+                s[c, d] = (z[i][c, d] + model.offset) / (sum(near) / len(near) + 1e-6).sqrt()
+            expected = log_likelihood(model, batch.frames[b, i], s.flatten())
+            torch.testing.assert_close(terms.reconstruction[4 * b + i], expected)
+    torch.testing.assert_close(terms.loss, (0.3 * terms.kl - terms.reconstruction).mean())
+
+
+# --- PoFlow -------------------------------------------------------------------------------------------------------
+
+
+def test_poflow_terms_equal_a_slow_recomputation_of_each_sequence(build):
+    model, batch, draws = build("poflow"), batch_of(2), generator()
+    terms = model.terms(batch, generator())
+    noise = torch.randn(6, LATENT, generator=draws)
+    frame, shown = torch.randint(T, (6,), generator=draws), torch.randint(1, 3, (6,), generator=draws)
+    speed = torch.log1p(model.raw_speed.exp())
+    for b in range(6):
+        y = F.one_hot(batch.k[b : b + 1], K).double()
+
+        def u(z, t, y=y):
+            return model.flow.field.value(z[None], t, y)[0]
+
+        start, _, _, kl = code(model, batch.frames[b, 0], noise[b])
+        z, wave = [start], 0.0
+        for t in torch.arange(float(T)):
+            z.append(z[-1] + grad(u)(z[-1], t))
+            laplacian = torch.trace(hessian(u)(z[-2], t))
+            wave = wave + (grad(grad(u, 1), 1)(z[-2], t) - speed[batch.k[b]] ** 2 * laplacian) ** 2
+
+        def image(point):
+            return torch.sigmoid(model.decoder(point[None])[0])
+
+        there = zip([1.0, T / 2, T / 2], batch.times[b], batch.frames[b], strict=True)
+        expected = sum(weight * log_likelihood(model, x, z[t]) for weight, t, x in there)
+        torch.testing.assert_close(terms.reconstruction[b], expected)
+        torch.testing.assert_close(terms.kl[b], kl)
+        torch.testing.assert_close(terms.penalties["wave"][b], 0.3 * wave)
+        torch.testing.assert_close(terms.penalties["initial"][b], 0.7 * (z[1] - z[0]).square().sum())
+        change = jacrev(image)(z[frame[b]]) @ (z[frame[b] + 1] - z[frame[b]])
+        torch.testing.assert_close(terms.penalties["jacobian"][b], -0.6 * torch.log1p(change.square().sum()))
+        pair = torch.stack([batch.frames[b, 0], image(z[batch.times[b, shown[b]]])])[None]
+        named = model.classifier(pair)[0].log_softmax(0)[batch.k[b]]
+        torch.testing.assert_close(terms.penalties["classification"][b], -0.9 * named)
+
+
+def test_a_plane_wave_has_no_residual_at_its_own_speed(build):
+    """u = sin(w·z - c‖w‖t), moved along by its own gradient."""
+    w, c, model = torch.tensor([0.6, -1.1]), 0.7, build("poflow")
+    model.flow = Flow(AutogradPotential(lambda z, t: torch.sin(z @ w - c * w.norm() * t), 2))
+    model.raw_speed = nn.Parameter(torch.tensor([math.log(math.expm1(c))]))
+    path = model.rollout(torch.randn(5, 2), torch.zeros(5, dtype=torch.long), range(4))
+    assert model.residuals(path).abs().max() < 1e-12
+    model.raw_speed.data += 1
+    assert model.residuals(path).abs().max() > 0.1
+
+
+# --- the flow-factorized VAE --------------------------------------------------------------------------------------
 
 
 def slow_terms(model, batch, b, noise, drawn, second_noise):
     """The objective of one sequence with every derivative by automatic differentiation and no batching."""
-    k, force = batch.k[b : b + 1], model.force
+    y = F.one_hot(batch.k[b : b + 1], K).double()
 
     def u(z, t):
-        return model.flow.potential.value(z[None], t[None], k)[0]
-
-    def posterior(x):
-        mean, log_scale = model.encoder(x[None])[0].chunk(2)
-        return mean, log_scale.exp()
-
-    def log_likelihood(x, z):
-        p = torch.sigmoid(model.decoder(z[None])[0])
-        return (x * p.log() + (1 - x) * (1 - p).log()).sum()
+        return model.flow.field.value(z[None], t, y)[0]
 
     def variance(t):
-        return 1 + 2 * model.prior.diffusion[k[0]] * t
+        return 1 + 2 * model.prior.diffusion[batch.k[b]] * t
 
-    mean, scale = posterior(batch.frames[b, 0])
-    z = mean + scale * noise[b]
-    log_q, path = Normal(mean, scale).log_prob(z).sum(), [z]
+    z, mean, scale, kl = code(model, batch.frames[b, 0], noise[b])
+    log_q, path, squares = Normal(mean, scale).log_prob(z).sum(), [z], 0.0
     densities = [log_q]
-    kl, squares = 0.5 * (mean**2 + scale**2 - 1 - 2 * scale.log()).sum(), 0.0
     for t in torch.arange(float(T)):
         velocity = grad(u)(z, t)
-        residual = grad(u, 1)(z, t) + 0.5 * velocity @ velocity - force(z[None], t, k)[0]
+        residual = grad(u, 1)(z, t) + 0.5 * velocity @ velocity - model.force(z[None], t, y)[0]
         squares = squares + residual**2
         log_q = log_q - torch.linalg.det(torch.eye(LATENT) + hessian(u)(z, t)).abs().log()
         z = z + velocity
@@ -134,76 +399,60 @@ def slow_terms(model, batch, b, noise, drawn, second_noise):
         densities.append(log_q)
         log_p = MultivariateNormal(torch.zeros(LATENT), variance(t + 1) * torch.eye(LATENT)).log_prob(z)
         kl = kl + log_q - log_p
-    shown = [log_likelihood(x, path[t]) for x, t in zip(batch.frames[b], batch.times[b], strict=True)]
+    shown = [log_likelihood(model, x, path[t]) for x, t in zip(batch.frames[b], batch.times[b], strict=True)]
     reconstruction = shown[0] + T / (len(shown) - 1) * sum(shown[1:])
-    x, v = batch.frames[b, drawn[b]], variance(batch.times[b, drawn[b]])
-    mean, scale = posterior(x)
-    own_kl = 0.5 * ((mean**2 + scale**2) / v - 1 - (scale**2 / v).log()).sum()
-    own_bound = T * (log_likelihood(x, mean + scale * second_noise[b]) - model.beta * own_kl)
-    there = batch.times[b, drawn[b]]
+    x, there = batch.frames[b, drawn[b]], batch.times[b, drawn[b]]
+    own, mean, scale, _ = code(model, x, second_noise[b])
+    own_kl = 0.5 * ((mean**2 + scale**2) / variance(there) - 1 - (scale**2 / variance(there)).log()).sum()
+    elbo = T * (log_likelihood(model, x, own) - model.beta * own_kl)
     apart = T * (densities[there] - Normal(mean, scale).log_prob(path[there]).sum())
-    start_velocity = grad(u)(path[0], torch.tensor(0.0))
-    return reconstruction, kl, -0.3 * own_bound, 0.2 * apart, 0.5 * squares, 0.7 * start_velocity @ start_velocity
+    start = grad(u)(path[0], torch.tensor(0.0))
+    return reconstruction, kl, -0.3 * elbo, 0.2 * apart, 0.5 * squares, 0.7 * start @ start
 
 
 @pytest.mark.parametrize("frames", [None, 1, 2])
 def test_flow_terms_equal_a_slow_recomputation_of_each_sequence(build, frames):
-    model, batch = build(), mixed_batch(frames)
-    terms, draws = model.terms(batch, generator(7)), generator(7)
+    model, batch, draws = build("flow-factorized"), batch_of(frames), generator(7)
+    terms = model.terms(batch, generator(7))
     noise = torch.randn(6, LATENT, generator=draws)
     drawn = torch.randint(1, batch.frames.shape[1], (6,), generator=draws)
     second_noise = torch.randn(6, LATENT, generator=draws)
-    found = [terms.reconstruction, terms.kl, *terms.penalties.values()]
-    assert list(terms.penalties) == ["autoencoding", "agreement", "hamilton_jacobi", "initial"]
-    total = 0.0
-    for b in range(6):
-        slow = slow_terms(model, batch, b, noise, drawn, second_noise)
-        for one, expected in zip(found, slow, strict=True):
-            torch.testing.assert_close(one[b], expected)
-        total = total - slow[0] + 0.4 * slow[1] + sum(slow[2:])
-    torch.testing.assert_close(terms.loss, total / 6)
-
-
-def test_every_declared_parameter_gets_a_finite_gradient_for_every_transformation(build):
-    model = build()
-    model.terms(mixed_batch(2), generator()).loss.backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert torch.isfinite(parameter.grad).all(), name
-        rows = parameter.grad.reshape(3 if name.startswith(("flow", "prior")) else 1, -1)  # one row for each k
-        assert (rows.abs().amax(1) > 0).all(), name
+    assert list(terms.penalties) == ["autoencoding", "consistency", "hamilton_jacobi", "initial"]
+    found = torch.stack([terms.reconstruction, terms.kl, *terms.penalties.values()], 1)
+    slow = torch.stack([torch.stack(slow_terms(model, batch, b, noise, drawn, second_noise)) for b in range(6)])
+    torch.testing.assert_close(found, slow)
+    torch.testing.assert_close(terms.loss, (slow @ torch.tensor([-1, 0.4, 1, 1, 1, 1])).mean())
+    by_weight = model.terms(replace(batch, k=F.one_hot(batch.k, K).double()), generator(7))
+    torch.testing.assert_close(by_weight.loss, terms.loss)
 
 
 def test_each_penalty_can_be_left_out(build):
-    model = build(hamilton_jacobi=0.0, autoencoding=0.0, agreement=0.0, initial=0.0)
-    terms = model.terms(mixed_batch(), generator())
+    model = build("flow-factorized", hamilton_jacobi=0.0, autoencoding=0.0, consistency=0.0, initial=0.0)
+    terms = model.terms(batch_of(), generator())
     assert terms.penalties == {}
     torch.testing.assert_close(terms.loss, (0.4 * terms.kl - terms.reconstruction).mean())
 
 
 def test_flow_and_encoder_agree_where_one_carries_codes_to_codes(make_quadratic):
     """Images are their latents, halved at every frame; so does the flow, and no frame's code is contradicted."""
-    flow = PotentialFlow(make_quadratic(-0.5 * torch.eye(LATENT)[None], horizon=T))
-    encoder = nn.Sequential(nn.Flatten(), nn.Linear(LATENT, 2 * LATENT))
-    with torch.no_grad():
-        encoder[1].weight.copy_(torch.cat([torch.eye(LATENT), torch.zeros(LATENT, LATENT)]))
-        encoder[1].bias.zero_()
-    decoder = nn.Sequential(nn.Linear(LATENT, LATENT), nn.Unflatten(1, (1, 1, LATENT)))
-    model = FlowFactorizedVAE(encoder, decoder, flow, DiffusionPrior(1), hamilton_jacobi=0, autoencoding=0, agreement=1)
+    flow = Flow(make_quadratic(-0.5 * torch.eye(LATENT)[None], horizon=T))
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(LATENT, 2 * LATENT, bias=False))
+    encoder[1].weight.data.copy_(torch.cat([torch.eye(LATENT), torch.zeros(LATENT, LATENT)]))
+    decoder = nn.Unflatten(1, (1, 1, LATENT))
+    weights = {"hamilton_jacobi": 0, "autoencoding": 0, "consistency": 1}
+    model = FlowFactorizedVAE(encoder, decoder, flow, DiffusionPrior(1), **weights)
     start = torch.rand(4000, 1, 1, 1, LATENT, generator=generator())
     frames = start * 0.5 ** torch.arange(T + 1)[:, None, None, None]
-    times = torch.arange(T + 1).expand(len(start), -1)
-    batch = Batch(frames, times, torch.zeros(len(start), dtype=torch.long), T)
-    found = model.terms(batch, generator(1)).penalties["agreement"].mean().item()
+    batch = Batch(frames, torch.arange(T + 1).expand(4000, -1), torch.zeros(4000, dtype=torch.long), T)
     narrower = 0.5 ** torch.arange(1.0, T + 1)  # q_t = N(μ_t, 4^-t I) against the code's N(μ_t, I)
     expected = LATENT * 0.5 * (narrower**2 - 1 - 2 * narrower.log()).sum()
-    assert found == pytest.approx(expected.item(), rel=0.05)
+    found = model.terms(batch, generator(1)).penalties["consistency"].mean()
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0)
 
 
 def test_path_kl_weighs_the_terms_after_frame_zero_alone(build):
     """With weight 0 the KL is that of q_0 in closed form; halfway it is halfway, and nothing else changes."""
-    batch, terms = mixed_batch(2), []
-    model = build()
+    model, batch, terms = build("flow-factorized"), batch_of(2), []
     for weight in (0.0, 0.5, 1.0):
         model.path_kl = weight
         terms.append(model.terms(batch, generator()))
@@ -216,62 +465,38 @@ def test_path_kl_weighs_the_terms_after_frame_zero_alone(build):
         assert all(torch.equal(other.penalties[name], terms[2].penalties[name]) for name in other.penalties)
 
 
-def test_without_a_path_kl_a_density_that_is_not_finite_does_no_harm(build):
-    model = build(path_kl=0.0)
-    model._path_kl = lambda *arguments: torch.full((6,), torch.nan)
-    assert torch.isfinite(model.terms(mixed_batch(2), generator()).loss)
-
-
 @pytest.mark.parametrize("kind", [FreeField, DivergenceFreeField])
 def test_the_model_follows_any_field(kind):
-    flow = Flow(kind(LATENT, 3, 5, T))
-    model = FlowFactorizedVAE(*encoder_and_decoder(), flow, StaticPrior(3), hamilton_jacobi=0.0, initial=1.0)
-    batch = mixed_batch(2)
-    terms = model.terms(batch, generator())
-    posterior = model.encode(batch.frames[:, 0])
+    flow, batch = Flow(kind(LATENT, K, 5, horizon=T)), batch_of(2)
+    model = FlowFactorizedVAE(*encoder_and_decoder(), flow, StaticPrior(K), hamilton_jacobi=0.0, initial=1.0)
+    terms, posterior = model.terms(batch, generator()), model.encode(batch.frames[:, 0])
     z0 = posterior.mean + posterior.base_dist.scale * torch.randn(6, LATENT, generator=generator())
-    path = flow.rollout(z0, batch.k, T)
-    expected = kl_divergence(posterior.base_dist, Normal(0.0, 1.0)).sum(1)
-    for t in range(1, T + 1):
+    path, expected = flow.rollout(z0, batch.k, range(T + 1)), 0.0
+    for t in range(T + 1):
         log_q = posterior.log_prob(z0) - path.log_det[:, :t].sum(1)
-        expected = expected + log_q - Normal(0.0, 1.0).log_prob(path.z[:, t]).sum(1)
+        own = kl_divergence(posterior.base_dist, Normal(0.0, 1.0)).sum(1)
+        expected = expected + (log_q - Normal(0.0, 1.0).log_prob(path.z[:, t]).sum(1) if t else own)
     torch.testing.assert_close(terms.kl, expected)
-    torch.testing.assert_close(terms.penalties["initial"], flow.field.velocity(z0, 0.0, batch.k).square().sum(1))
+    torch.testing.assert_close(terms.penalties["initial"], (path.z[:, 1] - z0).square().sum(1))
     terms.loss.backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-def test_a_hamilton_jacobi_penalty_without_a_potential_is_refused():
-    flow = Flow(FreeField(LATENT, 3, 5, T))
-    with pytest.raises(ValueError, match="needs a flow along a potential, got a Flow along a FreeField: set hamilton"):
-        FlowFactorizedVAE(*encoder_and_decoder(), flow, DiffusionPrior(3))
-
-
-def test_without_a_force_the_residual_is_lower_by_minus_f(build):
-    model, k = build(), torch.arange(6) % 3
-    path, times = model.transport(torch.randn(6, LATENT), k, T), torch.arange(T).repeat(6)
-    force = model.force(path.z[:, :-1].flatten(0, 1), times, k.repeat_interleave(T)).unflatten(0, (6, T))
-    forced, model.force = model.flow.residuals(path, k, model.force), None
-    torch.testing.assert_close(forced - model.flow.residuals(path, k, model.force), -force)
-    assert force.max() < 0
-
-
 def test_the_initial_condition_holds_every_transformation_to_account(build):
-    model, batch = build(), mixed_batch()
-    for k in range(3):
+    model, batch = build("flow-factorized"), batch_of()
+    for k in range(K):
         model.zero_grad()
         model.terms(batch, generator()).penalties["initial"][batch.k == k].sum().backward()
-        touched = model.flow.potential.linear.grad.abs().amax((1, 2)) > 0
-        assert touched.tolist() == [j == k for j in range(3)]
+        touched = model.flow.field.linear.grad.abs().amax((1, 2)) > 0
+        assert touched.tolist() == [j == k for j in range(K)]
 
 
 def test_drawing_some_frames_is_unbiased_for_the_sum_over_all(build):
-    model, whole = build(autoencoding=0.0), mixed_batch()
-    full, found = model.terms(whole, generator(3)), []
+    model, whole, found = build("flow-factorized", autoencoding=0.0, consistency=0.0), batch_of(), []
+    full = model.terms(whole, generator(3))
     for drawn in itertools.combinations(range(1, T + 1), 2):
         times = torch.tensor([0, *drawn]).expand(6, -1)
-        subset = replace(whole, frames=whole.frames[:, [0, *drawn]], times=times)
-        terms = model.terms(subset, generator(3))
+        terms = model.terms(replace(whole, frames=whole.frames[:, [0, *drawn]], times=times), generator(3))
         torch.testing.assert_close(terms.kl, full.kl)
         found.append(terms.reconstruction)
     torch.testing.assert_close(torch.stack(found).mean(0), full.reconstruction)
@@ -283,15 +508,15 @@ def test_drawing_some_frames_is_unbiased_for_the_sum_over_all(build):
 
 def test_kl_vanishes_at_every_sample_when_the_flow_carries_the_prior_onto_itself(make_quadratic):
     """N(0, I) stretched by √(1 + 2D) is p_1, so log q_1 - log p_1 is 0 at whatever z_1 was drawn."""
-    stretch = (1 + 2 * torch.tensor([0.3, 1.5])).sqrt() - 1
-    flow, prior = PotentialFlow(make_quadratic(stretch[:, None, None] * torch.eye(LATENT))), DiffusionPrior(2)
-    prior.raw.data.copy_(torch.expm1(torch.tensor([0.3, 1.5])).log())
+    diffusion = torch.tensor([0.3, 1.5])
+    stretch = (1 + 2 * diffusion).sqrt() - 1
+    flow, prior = Flow(make_quadratic(stretch[:, None, None] * torch.eye(LATENT))), DiffusionPrior(2)
+    prior.raw.data.copy_(torch.expm1(diffusion).log())
     model = FlowFactorizedVAE(*encoder_and_decoder(), flow, prior)
     for parameter in model.encoder.parameters():
         parameter.data.zero_()  # q_0 = N(0, I)
     batch = Batch(torch.rand(4, 2, *SHAPE), torch.arange(2).expand(4, -1), torch.tensor([0, 1, 1, 0]), 1)
-    terms = model.terms(batch, generator())
-    torch.testing.assert_close(terms.kl, torch.zeros(4), atol=1e-12, rtol=0)
+    torch.testing.assert_close(model.terms(batch, generator()).kl, torch.zeros(4), atol=1e-12, rtol=0)
 
 
 @pytest.fixture
@@ -308,7 +533,7 @@ def linear_model(monkeypatch, make_quadratic):
         encoder[1].bias.copy_(-0.5 * math.log(3) * torch.tensor([0.0, 0.0, 1.0, 1.0]))
         decoder[0].weight.copy_(matrix)
         decoder[0].bias.zero_()
-    flow = PotentialFlow(make_quadratic((stretch - 1) * torch.eye(LATENT)[None]))
+    flow = Flow(make_quadratic((stretch - 1) * torch.eye(LATENT)[None]))
     options = {"likelihood": "linear-gaussian", "hamilton_jacobi": 0.0, "autoencoding": 0.0}
     model = FlowFactorizedVAE(encoder, decoder, flow, DiffusionPrior(1, diffusion), **options)
 
@@ -321,44 +546,27 @@ def linear_model(monkeypatch, make_quadratic):
     return model, exact, stretch * precision / 3
 
 
-def mean_bound(model, pair, draws=20_000):
+def mean_elbo(model, pair, draws=20_000):
     """Average of the Monte-Carlo bound on one pair of frames, and its standard error."""
     times, k = torch.arange(2).expand(draws, -1), torch.zeros(draws, dtype=torch.long)
-    bound = model.terms(Batch(pair.expand(draws, *pair.shape), times, k, 1), generator()).bound
-    return bound.mean().item(), bound.std().item() / draws**0.5
+    elbo = model.terms(Batch(pair.expand(draws, *pair.shape), times, k, 1), generator()).elbo
+    return elbo.mean().item(), elbo.std().item() / draws**0.5
 
 
 def test_the_bound_is_tight_when_the_flow_carries_posterior_to_posterior(linear_model):
     model, exact, ratio = linear_model
     first = torch.rand(SHAPE, generator=generator())
     pair = torch.stack([first, ratio * first])  # the second frame whose posterior mean is where the first one's goes
-    bound, error = mean_bound(model, pair)
+    elbo, error = mean_elbo(model, pair)
     assert error < 0.05
-    assert bound == pytest.approx(exact(pair), abs=4 * error)
+    assert elbo == pytest.approx(exact(pair), abs=4 * error)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_bound_never_exceeds_the_exact_log_likelihood(linear_model, seed):
     model, exact, _ = linear_model
     pair = torch.rand(2, *SHAPE, generator=generator(seed))
     with torch.no_grad():
         model.encoder[1].bias.add_(0.3 * torch.randn(2 * LATENT, generator=generator(seed)))
-    bound, error = mean_bound(model, pair)
-    assert bound < exact(pair) + 4 * error
-    assert bound > exact(pair) - 5  # not vacuous
-
-
-# --- learning -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["vae", "flow-factorized"])
-def test_every_model_overfits_a_few_sequences(kind):
-    torch.set_default_dtype(torch.float32)
-    digits = TransformationSequences(load_stills("digits", "train").images[:32], horizon=T)
-    shape, channels = digits.image_shape, (8, 16)
-    parts = ConvEncoder(shape, 8, channels, 64), ConvDecoder(shape, 8, channels, 64)
-    motion = PotentialFlow(Potential(8, 3, 16, T)), DiffusionPrior(3), Force(8, 3, 16, T)
-    model = VAE(*parts) if kind == "vae" else FlowFactorizedVAE(*parts, *motion)
-    batch = digits.sample(32, 2, generator())
-    history = fit(model, lambda _: batch, Schedule(80, 5e-3, warmup=5), log_every=1, progress=False)
-    assert history[-1]["loss"] < 0.4 * history[0]["loss"]
+    elbo, error = mean_elbo(model, pair)
+    assert exact(pair) - 5 < elbo < exact(pair) + 4 * error

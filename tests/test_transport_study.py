@@ -1,83 +1,66 @@
-"""The study of learned transports: cells that are done stay, tables and figures hold what was measured."""
+"""The study of learned transport: what its cells, its table and its figures hold, as run and as recorded."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from poflow_lite.cli import app
-from poflow_lite.datasets import sample_pair
-from poflow_lite.learned_transport import measure_transport
-from poflow_lite.studies import transport_study
-from poflow_lite.studies.transport_study import VARIANTS, study_transport, transport_panels
+from poflow_lite.models import measure_transport
+from poflow_lite.studies import report, run_study
+from poflow_lite.studies import transport as study
+
+RECORD = Path(__file__).parents[1] / "data/results/transport.json"
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     """A few steps of small networks, measured on few points."""
-    small = {"steps": 2, "batch_size": 16, "width": 4}
-    monkeypatch.setattr(transport_study, "SETTINGS", {"gaussians": small, "moons": small})
-    monkeypatch.setattr(transport_study, "measure_transport", lambda *names, **_: measure_transport(*names, count=100))
+    monkeypatch.setattr(study, "SIZES", {pair: {"steps": 2, "width": 4} for pair in ("gaussians", "moons")})
+    monkeypatch.setattr(study, "measure_transport", lambda *names, **_: measure_transport(*names, count=50))
 
 
-def test_every_cell_is_trained_measured_and_recorded(tmp_path):
-    result = study_transport(["gaussians"], tmp_path, seeds=(0, 1), progress=False)
-    named = [(cell["variant"], cell["seed"]) for cell in result["cells"]]
-    assert named == [(variant, seed) for variant in VARIANTS for seed in (0, 1)]
-    assert json.loads((tmp_path / "transport.json").read_text()) == result
-    assert (tmp_path / "gaussians.png").stat().st_size > 10_000
-    assert {"command", "versions", "device"} < result.keys()
-    cell = result["cells"][0]
-    assert cell["energy_ratio"] == pytest.approx(cell["energy"] / cell["optimal"])
-    assert "paths" not in cell
-    assert len({cell["energy"] for cell in result["cells"]}) > 5  # variants and seeds differ
+def test_every_cell_is_trained_measured_and_kept(tmp_path, monkeypatch):
+    asked = {"pairs": ["gaussians"], "seeds": [0, 1], "progress": False}
+    result = run_study(study.STUDY, tmp_path, **asked)
+    cells = result["cells"]
+    assert {(cell["variant"], cell["seed"]) for cell in cells} == {(v, seed) for v in study.VARIANTS for seed in (0, 1)}
+    assert len({cell["energy"] for cell in cells}) > 5  # variants and seeds differ
+    assert all(cell["energy_ratio"] == pytest.approx(cell["energy"] / cell["optimal"]) for cell in cells)
+    assert np.load(tmp_path / cells[0]["cell"] / "paths.npy").shape == (150, 9, 2)
+
+    figure = study.path_panels(result, tmp_path, "gaussians", seed=1)
+    titles = [axis.get_title().split("\n") for axis in figure.axes]
+    assert titles == [[c["variant"], f"OT gap {c['ot_gap']:.2f}"] for c in cells if c["seed"] == 1]
+    assert len(figure.axes[0].lines) == 150
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["target", "start", "end"]
+    with pytest.raises(ValueError, match="no cell of moons with seed 0"):
+        study.path_panels(result, tmp_path, "moons")
+
+    monkeypatch.setattr(study, "train_transport", lambda *a, **o: pytest.fail("trained again"))
+    assert run_study(study.STUDY, tmp_path, **asked)["cells"] == cells
 
 
-def test_the_figure_has_one_panel_for_each_variant_whatever_the_seeds(tmp_path, monkeypatch):
-    drawn = []
-
-    def keep(paths, clouds):
-        drawn.append(paths)
-        return transport_panels(paths, clouds)
-
-    monkeypatch.setattr(transport_study, "transport_panels", keep)
-    study_transport(["gaussians"], tmp_path, seeds=(0, 1), progress=False)
-    assert [title.split("\n")[0] for title in drawn[0]] == list(VARIANTS)
-
-
-def test_cells_that_are_done_are_not_run_again(tmp_path, monkeypatch):
-    first = study_transport(["moons"], tmp_path, variants=["with force"], progress=False)
-
-    def refuse(*arguments, **options):
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr(transport_study, "train_transport", refuse)
-    again = study_transport(["moons"], tmp_path, variants=["with force"], progress=False)
-    assert again["cells"] == first["cells"]
+def test_table_and_figure_of_the_record(tmp_path):
+    """The figures of the README: OT gaps 1.01, 1.01, 1.02 and 1.80, 1.66, 1.46 of three seeds."""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    text = report(study.STUDY, record, tmp_path)
+    assert "| gaussians | Hamilton-Jacobi | 1.01 ± 0.01 |" in text
+    assert "| gaussians | no Hamilton-Jacobi | 1.64 ± 0.17 |" in text
+    assert record["command"] in text
+    assert len(study.table(record)) == 10
+    figure = study.figure(record)
+    assert [axis.get_xlabel() for axis in figure.axes] == ["OT gap", "straightness", "end error"]
+    dots = torch.cat([torch.tensor(np.asarray(d.get_offsets())) for d in figure.axes[0].collections])
+    assert sorted(dots[:, 0].tolist()) == sorted(cell["ot_gap"] for cell in record["cells"])
 
 
 def test_unknown_names_are_refused_before_anything_is_trained(tmp_path):
-    with pytest.raises(ValueError, match="unknown pair 'rings'; known: gaussians, moons"):
-        study_transport(["gaussians", "rings"], tmp_path / "x")
-    with pytest.raises(ValueError, match="unknown variant 'fast'; known: Hamilton-Jacobi, with force"):
-        study_transport(["gaussians"], tmp_path / "x", variants=["fast"])
+    for options, message in (
+        ({"pairs": ["gaussians", "rings"]}, "unknown pair 'rings'; known: gaussians, moons"),
+        ({"variants": ["fast"]}, "unknown variant 'fast'; known: Hamilton-Jacobi, with force"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run_study(study.STUDY, tmp_path / "x", **options)
     assert not (tmp_path / "x").exists()
-
-
-def test_panels_show_each_path_over_the_target():
-    clouds = sample_pair("moons", 20, torch.Generator().manual_seed(0))
-    paths = {f"variant {i}": torch.randn(5, 4, 2) for i in range(4)}
-    figure = transport_panels(paths, clouds)
-    assert [axis.get_title() for axis in figure.axes] == list(paths)
-    assert len(figure.axes[0].lines) == 5
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["target", "start", "end"]
-
-
-def test_command_prints_the_table(tmp_path):
-    options = ["--pairs", "gaussians", "--variants", "Hamilton-Jacobi,no Hamilton-Jacobi", "--out", str(tmp_path)]
-    found = CliRunner().invoke(app, ["transport", *options])
-    assert found.exit_code == 0, found.output
-    rows = [line.split() for line in found.output.splitlines() if line.startswith("gaussians")]
-    cells = json.loads((tmp_path / "transport.json").read_text())["cells"]
-    assert [float(row[-6]) for row in rows] == pytest.approx([cell["ot_gap"] for cell in cells], abs=5e-4)

@@ -9,22 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poflow_lite.errors import require_known
-
-__all__ = ["PAIRS", "Clouds", "GaussianCloud", "eight_gaussians", "sample_pair", "two_moons"]
+from poflow_lite.io import require_known
 
 Sampler = Callable[[int, torch.Generator], Tensor]
-"""(number of points, generator) ↦ (n, 2)."""
+"""(number of points, generator) ↦ (n, d)."""
 
 
 @dataclass(frozen=True)
 class GaussianCloud:
-    """A sampler of N(mean, covariance).
-
-    Attributes:
-        mean: d numbers.
-        covariance: d rows of d numbers, positive definite.
-    """
+    """A sampler of N(mean, covariance): d numbers, and d rows of d numbers, positive definite."""
 
     mean: tuple[float, ...]
     covariance: tuple[tuple[float, ...], ...]
@@ -73,11 +66,7 @@ class Clouds:
 
 
 def sample_pair(pair: str, count: int, generator: torch.Generator) -> Clouds:
-    """Fresh points of both clouds of one of :data:`PAIRS`.
-
-    Raises:
-        ValueError: for an unknown pair; the message lists the known ones.
-    """
+    """Fresh points of both clouds of one of :data:`PAIRS`; a ValueError lists the known ones."""
     require_known("pair", pair, PAIRS)
     source, target = PAIRS[pair]
     return Clouds(source(count, generator), target(count, generator))

@@ -1,4 +1,4 @@
-"""Published images of whole factor grids: Shapes3D from its HDF5 file, Falcor3D and Isaac3D from folders of PNGs."""
+"""Images of whole factor grids on disk: the layout of Shapes3D's HDF5 file, and of Falcor3D's and Isaac3D's folders."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import hashlib
 import itertools
 import os
 import re
+import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,26 +18,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poflow_lite.datasets.factors import FALCOR3D, ISAAC3D, SHAPES3D, FactorSpace
+from poflow_lite.datasets.factors import SHAPES3D, FactorImages, FactorSpace
+from poflow_lite.io import write_atomically
 
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["ImageFolder", "Shapes3DFile", "falcor3d", "isaac3d", "verify_shapes3d"]
-
 _SHAPES3D_URL = "https://storage.googleapis.com/3d-shapes/3dshapes.h5"
 _SHAPES3D_BYTES = 267_573_662
 _SHAPES3D_SHA256 = "0a0f6ed98baff276a50f3a081a7434d788da63cb135a98189b2a5b5769be1785"
-_SHAPES3D_PIXELS = (64, 64, 3)
+_PIXELS = (64, 64, 3)
 LARGE_CHUNK = 100
 """Images that are packed together, from which on reading single ones is slow: to unpack them takes milliseconds."""
+PART, LEVEL = 4800, 4
+"""Images of one part of a rendering, which is what an interruption can cost, and how hard they are squeezed."""
 
 
 def _gather(space: FactorSpace, size: int, index: Tensor, read: Callable[[np.ndarray], np.ndarray]) -> Tensor:
     """Images (..., 3, size, size) of indices (...), where ``read`` gives (U, size, size, 3) of distinct rising ones."""
-    integers = not (index.is_floating_point() or index.is_complex() or index.dtype == torch.bool)
-    if not integers or (index.numel() and (index.min() < 0 or index.max() >= len(space))):
-        raise ValueError(f"indices must be integers in 0..{len(space) - 1}, got {index.dtype} {index.flatten()[:4]}")
+    space.require_indices(index)
     rows, place = np.unique(index.flatten().long().cpu().numpy(), return_inverse=True)
     pixels = read(rows)[place] if len(rows) else np.empty((0, size, size, 3), np.uint8)
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().view(*index.shape, 3, size, size)
@@ -49,7 +50,6 @@ def _check_labels(source: Path, labels: np.ndarray, space: FactorSpace) -> None:
             f"{source} holds labels {labels.shape} of {labels.dtype}, expected floating-point {shape} of the factors "
             f"{', '.join(space.names)}: get the labels of these images"
         )
-    first = (len(space), "")
     for name, size, stride, values in zip(space.names, space.sizes, space.strides, labels.T, strict=True):
         table = values.reshape(-1, size, stride)
         with np.errstate(invalid="ignore"):  # what is not finite compares as false, and is wrong
@@ -59,35 +59,23 @@ def _check_labels(source: Path, labels: np.ndarray, space: FactorSpace) -> None:
             wrong[0, 1:, 0] |= ~(steps * steps[:1] > 0)
         if wrong.any():
             row = int(wrong.argmax())
-            same = row // stride % size * stride  # the first row of this grid value
-            other = same if same < row else max(row - stride, 0)
-            first = min(first, (row, f"its {name} is {values[row]:g}, that of row {other} is {values[other]:g}"))
-    if first[1]:
-        raise ValueError(
-            f"{source}: row {first[0]} of the labels disagrees with the grid {space.sizes} (last factor fastest, "
-            f"labels rise or fall with it): {first[1]}. Get the file of this data set again"
-        )
+            raise ValueError(
+                f"{source}: row {row} of the labels has {name} {values[row]:g}, which disagrees with the grid "
+                f"{space.sizes} (last factor fastest, labels rise or fall with it). Get the file of this data set again"
+            )
 
 
-# --- Shapes3D -----------------------------------------------------------------------------------------------------
+# --- Shapes3D and files of its layout -----------------------------------------------------------------------------
 
 
 def verify_shapes3d(path: str | Path) -> None:
-    """Check that a file is the published 3dshapes.h5, by its size and then, with a progress bar, by its SHA-256.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: saying whether size or hash differ.
-    """
-    from tqdm.auto import tqdm
-
+    """Raise a ValueError unless a file is the published 3dshapes.h5, by its size and then by its SHA-256."""
     size, digest = _require_file(path).stat().st_size, hashlib.sha256()
     reason = f"its size is {size:,} bytes instead of {_SHAPES3D_BYTES:,}"
     if size == _SHAPES3D_BYTES:
-        with open(path, "rb") as file, tqdm(total=size, unit="B", unit_scale=True, desc="SHA-256", leave=False) as bar:
+        with open(path, "rb") as file:
             while block := file.read(2**20):
                 digest.update(block)
-                bar.update(len(block))
         if digest.hexdigest() == _SHAPES3D_SHA256:
             return
         reason = f"the size is right, but the SHA-256 is {digest.hexdigest()[:12]}… instead of {_SHAPES3D_SHA256[:12]}…"
@@ -101,10 +89,15 @@ def _require_file(path: str | Path) -> Path:
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    """What HDF5 says of contents that cannot be read becomes a ValueError that names the file."""
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """The open file; what HDF5 says of contents that cannot be read becomes a ValueError that names the file."""
+    import h5py
+
+    if os.access(_require_file(path), os.R_OK) and not h5py.is_hdf5(path):
+        raise ValueError(f"{path} is not an HDF5 file: name another, or download it from {_SHAPES3D_URL}")
     try:
-        yield
+        with h5py.File(path, "r") as file:
+            yield file
     except (FileNotFoundError, PermissionError, BlockingIOError):  # no damage, and the messages name the file
         raise
     except (OSError, KeyError, RuntimeError) as error:
@@ -115,65 +108,41 @@ class Shapes3DFile:
     """Images of Shapes3D (Burgess & Kim 2018) from 3dshapes.h5, or from another file of its layout.
 
     The layout: ``images`` (N, 64, 64, 3) uint8 and ``labels`` (N, n) float64, in the row-major order of the grid. The
-    file is checked at once, and opened again at the first read of each process: workers of a DataLoader, forked or
-    spawned, have their own handles. A pickle holds neither handle nor images.
+    file is checked at once, and opened anew by every call of :meth:`frames`, in whatever process it is made.
 
-    HDF5 packs images in chunks and unpacks a chunk as a whole; one call of :meth:`frames` unpacks each chunk once. This
-    is fast where a chunk holds few images. h5py's own choice is thousands to a chunk; of such a file every call unpacks
-    a large part, and only ``in_memory`` is fast.
-
-    Attributes:
-        space, image_shape: as :class:`poflow_lite.datasets.factors.FactorImages` asks.
-        name: "Shapes3D" if the file has the published size, else the name of the file.
-        packed: images to a chunk.
+    HDF5 packs images in chunks and unpacks a chunk as a whole; one call of :meth:`frames` unpacks each chunk once. Of
+    a file with thousands of images to a chunk, as the published one is, every call would unpack a large part: such a
+    file is read into memory, 5.9 GB for the full grid.
 
     Args:
         path, space: the file and its grid.
-        in_memory: read all images now (5.9 GB for the full grid, with a progress bar) and answer from memory. Forked
-            processes share it, spawned ones read the file again.
+        in_memory: read all images now, behind a progress bar; by default if more than 100 images share a chunk.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not HDF5, cut off or damaged, has another layout, or labels that disagree with the grid.
     """
 
-    def __init__(self, path: str | Path, in_memory: bool = False, space: FactorSpace = SHAPES3D):
-        self.path, self.in_memory, self.space = _require_file(path), in_memory, space
-        self.image_shape = (_SHAPES3D_PIXELS[2], *_SHAPES3D_PIXELS[:2])
+    def __init__(self, path: str | Path, in_memory: bool | None = None, space: FactorSpace = SHAPES3D):
+        self.path, self.space, self.image_shape = _require_file(path), space, (3, 64, 64)
         self.name = "Shapes3D" if self.path.stat().st_size == _SHAPES3D_BYTES else self.path.name
-        self._file = self._process = self._pixels = None
-        with self._open() as file, _damage_named(self.path):
+        with _opened(self.path) as file:
             self._check(file)
             self.packed = (file["images"].chunks or (1,))[0]
-        if in_memory:
+        self.in_memory = self.packed > LARGE_CHUNK if in_memory is None else in_memory
+        self._pixels = None
+        if self.in_memory:
             self._load()
-        elif self.packed > LARGE_CHUNK:
-            advice = f"in_memory=True is faster, and needs {len(space) * np.prod(_SHAPES3D_PIXELS) / 1e9:.1f} GB"
-            warnings.warn(f"{self.path} unpacks {self.packed:,} images to read one: {advice}", stacklevel=2)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None, "_process": None, "_pixels": None}
+        return {**self.__dict__, "_pixels": None}  # another process reads them itself
 
     def frames(self, index: Tensor) -> Tensor:
         """Images of grid indices (...): (..., 3, 64, 64), uint8; ValueError for others or where the file is damaged."""
-        return _gather(self.space, _SHAPES3D_PIXELS[0], index, self._read)
-
-    def close(self) -> None:
-        """Let go of the handle, if there is one; the next read opens the file again."""
-        if self._file is not None:
-            self._file.close()
-        self._file = self._process = None
-
-    def _open(self) -> h5py.File:
-        import h5py
-
-        with _damage_named(self.path):
-            if os.access(_require_file(self.path), os.R_OK) and not h5py.is_hdf5(self.path):
-                raise ValueError(f"{self.path} is not an HDF5 file: name another, or download it from {_SHAPES3D_URL}")
-            return h5py.File(self.path, "r")
+        return _gather(self.space, _PIXELS[0], index, self._read)
 
     def _check(self, file: h5py.File) -> None:
-        layout = {"images": (_SHAPES3D_PIXELS, "uint8"), "labels": ((len(self.space.names),), "float64")}
+        layout = {"images": (_PIXELS, "uint8"), "labels": ((len(self.space.names),), "float64")}
         for name, (sizes, kind) in layout.items():
             array, expected = file.get(name), f"{(len(self.space), *sizes)} of {kind}"
             found = f"{array.shape} of {array.dtype}" if hasattr(array, "chunks") else "no array"
@@ -188,44 +157,114 @@ class Shapes3DFile:
         """Pixels (U, 64, 64, 3) of distinct rising rows (U,)."""
         if self.in_memory:
             return self._load()[rows]
-        found = np.empty((len(rows), *_SHAPES3D_PIXELS), np.uint8)
-        with _damage_named(self.path):
-            if self._process != os.getpid():
-                self.close()  # what came through a fork belongs to the parent
-                self._file, self._process = self._open(), os.getpid()
-            images = self._file["images"]
+        found = np.empty((len(rows), *_PIXELS), np.uint8)
+        with _opened(self.path) as file:
             # Rows of one chunk are read at one go, or each of them would unpack it.
             starts = np.flatnonzero(np.diff(rows // self.packed)) + 1
             for start, end in itertools.pairwise([0, *starts.tolist(), len(rows)]):
                 low, high = int(rows[start]), int(rows[end - 1]) + 1
-                found[start:end] = images[low:high][rows[start:end] - low]
+                found[start:end] = file["images"][low:high][rows[start:end] - low]
         return found
 
     def _load(self) -> np.ndarray:
         """All pixels (N, 64, 64, 3); read with a progress bar the first time."""
         from tqdm.auto import tqdm
 
-        if self._pixels is not None:
-            return self._pixels
-        pixels = np.empty((len(self.space), *_SHAPES3D_PIXELS), np.uint8)
-        with _damage_named(self.path), self._open() as file, tqdm(total=len(pixels), unit="image", leave=False) as bar:
+        if self._pixels is None:
+            pixels = np.empty((len(self.space), *_PIXELS), np.uint8)
             rows = self.packed * -(-1024 // self.packed)  # whole chunks, and enough of them for a call to be worth it
-            for start in range(0, len(pixels), rows):
-                part = slice(start, min(start + rows, len(pixels)))
-                file["images"].read_direct(pixels, part, part)
-                bar.update(part.stop - start)
-        self._pixels = pixels
-        return pixels
+            with _opened(self.path) as file, tqdm(total=len(pixels), unit="image", leave=False) as bar:
+                for start in range(0, len(pixels), rows):
+                    part = slice(start, min(start + rows, len(pixels)))
+                    file["images"].read_direct(pixels, part, part)
+                    bar.update(part.stop - start)
+            self._pixels = pixels
+        return self._pixels
+
+
+# --- writing a file of this layout --------------------------------------------------------------------------------
+
+
+def label_values(space: FactorSpace) -> list[np.ndarray]:
+    """What each factor's values are called in the label files: those of 3dshapes.h5, and 0 to 1 on all other grids."""
+    if space == SHAPES3D:
+        hues = np.arange(10) / 10
+        return [hues, hues, hues, np.linspace(0.75, 1.25, 8), np.arange(4.0), np.linspace(-30.0, 30.0, 15)]
+    return [np.linspace(0.0, 1.0, size) for size in space.sizes]
+
+
+def render_file(scene: FactorImages, path: str | Path, progress: bool = True) -> Path:
+    """Write ``images`` (N, H, W, 3), uint8, and ``labels`` (N, n), float64, of all factors into an HDF5 file.
+
+    Images are deflated as chunks of their own. Parts of them are kept in a folder beside the file until it is complete,
+    so that the same call goes on where an interrupted one stopped, and the file appears only when whole.
+
+    Raises:
+        ValueError: if the file exists, or its folder of parts belongs to another scene.
+        OSError: if it cannot be written.
+    """
+    from tqdm.auto import tqdm
+
+    path, count = Path(path), len(scene.space)
+    if path.exists():
+        raise ValueError(f"{path} exists: choose another file with --out, or delete it first")
+    folder = path.with_name(path.name + ".parts")
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = folder / "scene.txt"
+    if not owner.exists():
+        write_atomically(owner, lambda temporary: temporary.write_text(scene.name, encoding="utf-8"))
+    if (found := owner.read_text(encoding="utf-8")) != scene.name:
+        raise ValueError(f"{folder} holds parts of {found}, not of {scene.name}: choose another --out, or delete it")
+    parts = []
+    with tqdm(total=count, desc=f"rendering {scene.name}", unit="image", disable=not progress) as bar:
+        for begin in range(0, count, PART):
+            index = torch.arange(begin, min(begin + PART, count))
+            parts.append(folder / f"{begin:06d}.h5")
+            if not parts[-1].exists():
+                write_atomically(parts[-1], partial(_write_part, scene=scene, index=index))
+            bar.update(len(index))
+    write_atomically(path, partial(_assemble, scene=scene, parts=parts))
+    shutil.rmtree(folder)
+    return path
+
+
+def _create(file: h5py.File, count: int, scene: FactorImages) -> h5py.Dataset:
+    shape = (*scene.image_shape[1:], 3)
+    return file.create_dataset(
+        "images", (count, *shape), np.uint8, chunks=(1, *shape), compression="gzip", compression_opts=LEVEL
+    )
+
+
+def _write_part(path: Path, scene: FactorImages, index: Tensor) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        images = _create(file, len(index), scene)
+        for some in torch.arange(len(index)).split(256):
+            images[some[0] : some[-1] + 1] = scene.frames(index[some]).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _assemble(path: Path, scene: FactorImages, parts: Sequence[Path]) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        images, number = _create(file, len(scene.space), scene), itertools.count()
+        for part in parts:
+            with h5py.File(part, "r") as stored:
+                for row in range(len(stored["images"])):
+                    _, chunk = stored["images"].id.read_direct_chunk((row, 0, 0, 0))
+                    images.id.write_direct_chunk((next(number), 0, 0, 0), chunk)
+        factors = scene.space.factors(torch.arange(len(scene.space))).numpy()
+        columns = [values[column] for values, column in zip(label_values(scene.space), factors.T, strict=True)]
+        file.create_dataset("labels", data=np.stack(columns, -1))
+        file.attrs["source"] = f"rendered by poflow_lite: {scene.name}"
 
 
 # --- Falcor3D and Isaac3D -----------------------------------------------------------------------------------------
 
 
-class ImageFolder:
+class FactorFolder:
     """Images of a grid as ``images/000000.png`` … in row-major order, the layout of Falcor3D's and Isaac3D's archives.
-
-    Attributes:
-        space, image_shape, name: as :class:`poflow_lite.datasets.factors.FactorImages` asks.
 
     Args:
         folder: holds ``images/`` and the labels; checked at once.
@@ -250,7 +289,7 @@ class ImageFolder:
         try:
             values = np.lib.format.open_memmap(path, mode="r")
         except FileNotFoundError:
-            warnings.warn(f"there is no {path}: the order of the images of {name} was not checked", stacklevel=3)
+            warnings.warn(f"there is no {path}: the order of the images of {name} was not checked", stacklevel=2)
         except (OSError, ValueError) as error:
             raise ValueError(f"{path} is no array in npy format ({error}): unpack the archive again") from error
         else:
@@ -288,13 +327,3 @@ class ImageFolder:
             raise ValueError(f"{path} has {image.size} pixels, expected {(side, side)}, all alike: unpack it again")
         even = side % size == 0
         return np.asarray(image.reduce(side // size) if even else image.resize((size, size), Image.Resampling.LANCZOS))
-
-
-def falcor3d(folder: str | Path, size: int = 64, space: FactorSpace = FALCOR3D, name: str = "Falcor3D") -> ImageFolder:
-    """Falcor3D (Nie et al. 2020) from its unpacked archive; arguments and errors are those of :class:`ImageFolder`."""
-    return ImageFolder(folder, space, name, "train-rec.labels", size)
-
-
-def isaac3d(folder: str | Path, size: int = 64, space: FactorSpace = ISAAC3D, name: str = "Isaac3D") -> ImageFolder:
-    """Isaac3D (Nie et al. 2020) from its unpacked archive; arguments and errors are those of :class:`ImageFolder`."""
-    return ImageFolder(folder, space, name, "labels.npy", size)

@@ -1,25 +1,26 @@
-"""Motions that were never trained: transformations one after the other, several at once, slower, faster, longer.
+"""What a model was never trained on: motions in other orders, at once, slower, faster, longer; noise, hidden parts.
 
-Their ground truth is rendered, so that whatever a model makes of them can be measured in pixels.
+The ground truth of a motion is rendered, so that whatever a model makes of it can be measured in pixels.
 """
 
 from __future__ import annotations
 
-import itertools
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from poflow_lite.datasets.images import require_unit_range
 from poflow_lite.datasets.sequences import TransformationSequences
 from poflow_lite.datasets.transformations import generator_matrix, place, pose_matrix
-from poflow_lite.errors import require_known
+from poflow_lite.io import require_known
 
-__all__ = ["Motion", "Phase", "render_motion"]
+# --- motions ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Phase:
+class Segment:
     """A stretch of a motion, with a clock of its own that starts at 0.
 
     Attributes:
@@ -35,47 +36,44 @@ class Phase:
     def __post_init__(self) -> None:
         if not self.moving or self.frames < 1 or not self.speed > 0:
             raise ValueError(
-                "a phase needs at least one transformation, one frame and a positive speed, "
+                "a segment needs at least one transformation, one frame and a positive speed, "
                 f"got {self.moving}, {self.frames} and {self.speed}"
             )
 
     @property
-    def clock(self) -> Tensor:
+    def times(self) -> Tensor:
         """(frames + 1,): 0, speed, 2 speed, …"""
         return self.speed * torch.arange(self.frames + 1)
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Phases, one after the other; or all of it played backwards, from the last frame to the first.
+    """Segments, one after the other; or all of it played backwards, from the last frame to the first.
 
     Attributes:
-        phases: in the order of time.
+        segments: in the order of time.
         backwards: start in the last frame.
     """
 
-    phases: tuple[Phase, ...]
+    segments: tuple[Segment, ...]
     backwards: bool = False
 
     @property
     def frames(self) -> int:
-        """Of all phases together; frame 0 comes on top."""
-        return sum(phase.frames for phase in self.phases)
+        """Of all segments together; frame 0 comes on top."""
+        return sum(segment.frames for segment in self.segments)
 
     @property
     def name(self) -> str:
         """For tables: "scale, then rotate", "scale + hue", "rotate, backwards"."""
-        return ", then ".join(" + ".join(phase.moving) for phase in self.phases) + ", backwards" * self.backwards
+        return ", then ".join(" + ".join(segment.moving) for segment in self.segments) + ", backwards" * self.backwards
 
     def weights(self, names: tuple[str, ...]) -> list[Tensor]:
-        """For each phase the mixing weights (K,): 1 for what moves.
-
-        Raises:
-            ValueError: for a transformation that is not among ``names``.
-        """
-        for name in itertools.chain.from_iterable(phase.moving for phase in self.phases):
-            require_known("transformation", name, names)
-        return [torch.tensor([float(name in phase.moving) for name in names]) for phase in self.phases]
+        """For each segment the mixing weights (K,): 1 for what moves; a ValueError for what is not among ``names``."""
+        for segment in self.segments:
+            for name in segment.moving:
+                require_known("transformation", name, names)
+        return [torch.tensor([float(name in segment.moving) for name in names]) for segment in self.segments]
 
 
 def render_motion(
@@ -85,21 +83,18 @@ def render_motion(
 
     In one frame the transformations that move, each by Δa along its path, act together as exp(Σ_k Δa_k G_k), with G_k
     the generator of the group; for transformations that commute that is one after the other, in any order. What moves
-    later acts on what has moved before. One interpolation renders each frame, whatever the number of phases.
+    later acts on what has moved before. One interpolation renders each frame, whatever the number of segments.
 
     Args:
-        sequences: the stills, their transformations, and whether start poses are random.
-        indices: (B,), which stills.
-        motion: what moves, and when.
+        sequences, indices: the images, which of them (B,), their transformations, and whether start poses are random.
+        motion: what moves, and when; a ValueError for a transformation that the sequences do not have.
         generator: draws the start poses.
-
-    Raises:
-        ValueError: for a transformation that the sequences do not have.
     """
     transformations = sequences.transformations
     start = sequences.start_pose(len(indices), generator)  # (B, K)
     changes = _changes(motion, sequences)  # (frames, K)
-    steps = torch.matrix_exp(torch.einsum("nk,kij->nij", changes, _generators(transformations)))
+    generators = torch.stack([generator_matrix(transformation) for transformation in transformations])
+    steps = torch.matrix_exp(torch.einsum("nk,kij->nij", changes, generators))
     first = pose_matrix(start, transformations)
     matrices = [torch.eye(3).expand(len(start), 3, 3) if first is None else first]  # each (B, 3, 3)
     for step in steps.to(start):
@@ -116,12 +111,52 @@ def render_motion(
 def _changes(motion: Motion, sequences: TransformationSequences) -> Tensor:
     """By how much each parameter changes from frame to frame: (frames, K), float64."""
     changes = []
-    for phase, weights in zip(motion.phases, motion.weights(sequences.names), strict=True):
-        clock = phase.clock.double()
-        paths = torch.stack([transformation.path(clock) for transformation in sequences.transformations], -1)
-        changes.append(weights.double() * paths.diff(dim=0))
+    for segment, weights in zip(motion.segments, motion.weights(sequences.names), strict=True):
+        paths = [transformation.path(segment.times.double()) for transformation in sequences.transformations]
+        changes.append(weights.double() * torch.stack(paths, -1).diff(dim=0))
     return torch.cat(changes)
 
 
-def _generators(transformations: tuple) -> Tensor:
-    return torch.stack([generator_matrix(transformation) for transformation in transformations]).double()
+# --- corruptions --------------------------------------------------------------------------------------------------
+
+
+def noisy(images: Tensor, sd: float, generator: torch.Generator) -> Tensor:
+    """x + sd · N(0, I), clamped to [0, 1], for images (B, C, H, W) in [0, 1]; a ValueError for others, or an sd < 0."""
+    _require_images(images)
+    if not (math.isfinite(sd) and sd >= 0):
+        raise ValueError(f"the standard deviation of the noise must be a finite number of at least 0, got {sd}")
+    noise = torch.randn(images.shape, generator=generator, dtype=images.dtype, device=generator.device)
+    return (images + sd * noise.to(images.device)).clamp(0, 1)
+
+
+def occluded(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Hide a square of each image in black, at a random place over what the image shows.
+
+    The middle of the square is a pixel drawn in proportion to its brightness (summed over channels; from all pixels if
+    the image is black); near the border the square is moved inwards, so that size² pixels are black in every image.
+
+    Args:
+        images: (B, C, H, W) in [0, 1]; a ValueError for others.
+        size: side of the square, from 1 to the shorter side of the image, pixels.
+        generator: of the places.
+    """
+    _require_images(images)
+    height, width = images.shape[-2:]
+    if not 1 <= size <= min(height, width):
+        raise ValueError(f"the hidden square must be 1 to {min(height, width)} pixels wide, got {size}")
+    brightness = images.sum(1).flatten(1)
+    brightness = torch.where(brightness.sum(1, keepdim=True) > 0, brightness, 1.0).to(generator.device)
+    spot = torch.multinomial(brightness, 1, generator=generator).to(images.device)  # (B, 1)
+    top = (spot // width - size // 2).clamp(0, height - size)
+    left = (spot % width - size // 2).clamp(0, width - size)
+    row, column = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
+    rows, columns = (row >= top) & (row < top + size), (column >= left) & (column < left + size)
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+
+
+def _require_images(images: Tensor) -> None:
+    if images.ndim != 4:
+        raise ValueError(
+            f"images must be (B, C, H, W), got {tuple(images.shape)}; flatten(0, 1) makes images of sequences"
+        )
+    require_unit_range(images)

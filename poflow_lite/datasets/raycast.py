@@ -10,29 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-__all__ = [
-    "Hits",
-    "Light",
-    "Meeting",
-    "Memory",
-    "Rays",
-    "average_samples",
-    "box",
-    "camera_rays",
-    "capsule",
-    "cylinder",
-    "hue_colour",
-    "irradiance",
-    "nearest",
-    "room",
-    "shadow_rays",
-    "sphere",
-]
 
 NEAR = 1e-4
 """Distances below this do not count: a ray does not meet the surface that it starts from."""
@@ -40,12 +22,7 @@ NEAR = 1e-4
 
 @dataclass
 class Rays:
-    """Half lines o + t d.
-
-    Attributes:
-        origin: o, (B, 3, 1) for rays from one point, (B, 3, P) otherwise.
-        direction: d, (B, 3, P), of length 1.
-    """
+    """Half lines o + t d: ``origin`` o, (B, 3, 1) or (B, 3, P), and ``direction`` d, (B, 3, P), of length 1."""
 
     origin: Tensor
     direction: Tensor
@@ -55,7 +32,7 @@ class Rays:
         return self.origin + distance.unsqueeze(-2) * self.direction
 
 
-Meeting = tuple[Tensor, Callable[[Tensor], Tensor]]
+Intersection = tuple[Tensor, Callable[[Tensor], Tensor]]
 """Where rays meet one surface: distance (B, P), inf where they miss it, and a function from points on it, (B, 3, P), to
 the unit normals there, turned towards the viewer."""
 
@@ -87,10 +64,11 @@ def average_samples(values: Tensor, size: int, samples: int = 2) -> Tensor:
 
 
 # --- surfaces -----------------------------------------------------------------------------------------------------
+# Centres, ends and half extents are (B, 3); radii and heights are (B,), or numbers.
 
 
-def sphere(rays: Rays, centre: Tensor, radius: Tensor | float) -> Meeting:
-    """A sphere around ``centre`` (B, 3) of ``radius`` (B,), from outside: ‖o + t d - c‖ = r."""
+def sphere(rays: Rays, centre: Tensor, radius: Tensor | float) -> Intersection:
+    """A sphere, from outside: ‖o + t d - c‖ = r."""
     centre, radius = centre.unsqueeze(-1), _column(radius)
     offset = rays.origin - centre
     half = _dot(offset, rays.direction)
@@ -100,15 +78,8 @@ def sphere(rays: Rays, centre: Tensor, radius: Tensor | float) -> Meeting:
     return torch.where(met, distance, math.inf), lambda point: (point - centre) / radius.unsqueeze(-2)
 
 
-def box(rays: Rays, centre: Tensor, half: Tensor, turn: float = 0.0) -> Meeting:
-    """A box, from outside, by the slabs between its three pairs of faces.
-
-    Args:
-        rays: which are cast.
-        centre: (B, 3).
-        half: half its extent along its own axes, (B, 3).
-        turn: about the vertical axis, radians.
-    """
+def box(rays: Rays, centre: Tensor, half: Tensor, turn: float = 0.0) -> Intersection:
+    """A box turned about the vertical axis by ``turn`` radians, from outside, by the slabs between opposite faces."""
     local = Rays(_about_vertical(rays.origin - centre.unsqueeze(-1), -turn), _about_vertical(rays.direction, -turn))
     near, far = _slabs(local, half)
     distance = near.amax(-2)
@@ -120,14 +91,14 @@ def box(rays: Rays, centre: Tensor, half: Tensor, turn: float = 0.0) -> Meeting:
     return torch.where(met, distance, math.inf), normal
 
 
-def room(rays: Rays, centre: Tensor, half: Tensor) -> Meeting:
-    """A box as :func:`box` has it, from inside: walls, floor and ceiling."""
+def room(rays: Rays, centre: Tensor, half: Tensor) -> Intersection:
+    """A box from inside: walls, floor and ceiling."""
     local = Rays(rays.origin - centre.unsqueeze(-1), rays.direction)
     return _slabs(local, half)[1].amin(-2), lambda point: -_face(point - centre.unsqueeze(-1), half)
 
 
-def cylinder(rays: Rays, centre: Tensor, radius: Tensor | float, half: Tensor | float) -> Meeting:
-    """An upright cylinder with its two lids, from outside: ``centre`` (B, 3), ``radius`` and half its height (B,)."""
+def cylinder(rays: Rays, centre: Tensor, radius: Tensor | float, half: Tensor | float) -> Intersection:
+    """An upright cylinder with its two lids, from outside; ``half`` is half its height."""
     centre, radius, half = centre.unsqueeze(-1), _column(radius), _column(half)
     x, y, z = (rays.origin - centre).unbind(-2)
     dx, dy, dz = rays.direction.unbind(-2)
@@ -151,8 +122,8 @@ def cylinder(rays: Rays, centre: Tensor, radius: Tensor | float, half: Tensor | 
     return torch.where(met, enter, math.inf), normal
 
 
-def capsule(rays: Rays, start: Tensor, end: Tensor, radius: Tensor | float) -> Meeting:
-    """All points within ``radius`` (B,) of the segment from ``start`` to ``end`` (B, 3), from outside.
+def capsule(rays: Rays, start: Tensor, end: Tensor, radius: Tensor | float) -> Intersection:
+    """All points within ``radius`` of the segment from ``start`` to ``end``, from outside.
 
     The ray meets the cylinder around the segment's line; where it does so beyond an end, it meets that end's sphere.
     """
@@ -211,13 +182,10 @@ def _face(point: Tensor, half: Tensor) -> Tensor:
 # --- what is seen -------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Hits:
-    """What each ray meets first, in half precision, which an 8-bit image cannot tell from single.
+class Hits(NamedTuple):
+    """What each ray meets first: where and with which normal, (B, 3, P), and the surface's number, (B, P), uint8.
 
-    Attributes:
-        point, normal: where and with which normal, (B, 3, P).
-        surface: the number of the surface, (B, P), uint8.
+    Points and normals are in half precision, which an 8-bit image cannot tell from single.
     """
 
     point: Tensor
@@ -225,21 +193,16 @@ class Hits:
     surface: Tensor
 
 
-def nearest(rays: Rays, meetings: Sequence[tuple[int, Meeting]]) -> Hits:
-    """The first surface along each ray.
-
-    Args:
-        rays: which were cast; each must meet something.
-        meetings: the number of a surface and where rays meet it; several may carry the same number.
-    """
-    best = meetings[0][1][0]
+def nearest(rays: Rays, intersections: Sequence[tuple[int, Intersection]]) -> Hits:
+    """The first surface along each ray, which must meet one; several intersections may have the same surface number."""
+    best = intersections[0][1][0]
     which = torch.zeros_like(best, dtype=torch.uint8)
-    for place, (_, (distance, _)) in enumerate(meetings[1:], 1):
+    for place, (_, (distance, _)) in enumerate(intersections[1:], 1):
         which = torch.where(distance < best, place, which).to(torch.uint8)
         best = torch.minimum(best, distance)
-    point, numbers = rays.at(best), torch.tensor([number for number, _ in meetings], device=best.device)
+    point, numbers = rays.at(best), torch.tensor([number for number, _ in intersections], device=best.device)
     normal = torch.zeros_like(point)
-    for place, (_, (_, normals)) in enumerate(meetings):
+    for place, (_, (_, normals)) in enumerate(intersections):
         seen = which == place
         columns = seen.any(0).nonzero()[:, 0]  # most surfaces are seen by few rays, and the others need no normal
         part = normals(point[..., columns])
@@ -249,13 +212,10 @@ def nearest(rays: Rays, meetings: Sequence[tuple[int, Meeting]]) -> Hits:
 
 @dataclass
 class Light:
-    """A small lamp in a room whose walls send some of its light back.
+    """A small lamp at ``position`` (B, 3) in a room whose walls send some of its light back.
 
-    Attributes:
-        position: (B, 3).
-        intensity: (B,), what a surface near the lamp and facing it receives.
-        ambient: what every surface receives from everywhere.
-        reach: distance at which the lamp's light has fallen to half.
+    A surface near the lamp and facing it receives ``intensity`` (B,), half of it at the distance ``reach``, and every
+    surface receives ``ambient``.
     """
 
     position: Tensor
@@ -267,10 +227,7 @@ class Light:
 def irradiance(point: Tensor, normal: Tensor, light: Light, shadowed: Tensor | None = None) -> Tensor:
     """Lambert's law: ambient + intensity · max(0, n · l) / (1 + (r / reach)²), (B, P), l the direction to the lamp.
 
-    Args:
-        point, normal: (B, 3, P).
-        light: its position is r away.
-        shadowed: (B, P), points that receive the ambient light only.
+    Points and normals are (B, 3, P), the lamp is r away; where ``shadowed`` (B, P), only the ambient light arrives.
     """
     towards = light.position.unsqueeze(-1) - point
     distance2 = _dot(towards, towards)
@@ -294,56 +251,29 @@ def hue_colour(hue: Tensor, saturation: float = 0.85, value: float = 1.0) -> Ten
     return value * (1 - saturation + saturation * ramp)
 
 
-# --- what need not be computed twice ------------------------------------------------------------------------------
-
-
-class Memory:
-    """A function of an integer that remembers its latest results, computing all that are missing at once.
+class Cache:
+    """A function of integers that keeps its latest results.
 
     Args:
         function: keys (B,) ↦ tensors whose first axis is B.
-        keys: how many keys there are, 0..keys-1.
-        limit: bytes that may be kept.
-        together: keys that are computed at once.
+        limit: bytes that may be kept between calls; the oldest results go first.
+        together: how many missing keys are computed at once.
     """
 
-    def __init__(
-        self, function: Callable[[Tensor], tuple[Tensor, ...]], keys: int, limit: int = 128 * 2**20, together: int = 4
-    ):
-        self.function, self.keys, self.limit, self.together = function, keys, limit, together
-        self.rows: tuple[Tensor, ...] = ()
-        self.row_of_key = self.key_of_row = torch.empty(0)
-        self.next = 0
+    def __init__(self, function: Callable[[Tensor], tuple[Tensor, ...]], limit: int = 128 * 2**20, together: int = 4):
+        self.function, self.limit, self.together = function, limit, together
+        self.kept: dict[int, tuple[Tensor, ...]] = {}  # in the order in which they were computed
 
     def __call__(self, keys: Tensor) -> tuple[Tensor, ...]:
-        """The function's values at keys (B,)."""
-        wanted = keys.unique()
-        if not self.rows:
-            self._allocate(self.function(wanted[:1]))
-        if len(wanted) > len(self.key_of_row):  # more than there is room for
-            return tuple(map(torch.cat, zip(*(self(part) for part in keys.split(len(self.key_of_row))), strict=True)))
-        missing = wanted[self.row_of_key[wanted] < 0]
-        if len(missing):
-            self._keep(missing, wanted)
-        rows = self.row_of_key[keys]
-        return tuple(kept[rows] for kept in self.rows)
-
-    def _allocate(self, example: tuple[Tensor, ...]) -> None:
-        size = sum(value.numel() * value.element_size() for value in example)
-        count = max(1, min(self.keys, self.limit // size))
-        self.rows = tuple(torch.empty(count, *v.shape[1:], dtype=v.dtype, device=v.device) for v in example)
-        self.row_of_key = torch.full((self.keys,), -1, device=example[0].device)
-        self.key_of_row = torch.full((count,), -1, device=example[0].device)
-
-    def _keep(self, missing: Tensor, wanted: Tensor) -> None:
-        """Compute what is missing and write it over the oldest rows that are not wanted now."""
-        count = len(self.key_of_row)
-        order = torch.arange(self.next, self.next + count, device=missing.device) % count
-        free = order[~torch.isin(self.key_of_row[order], wanted)][: len(missing)]
-        forgotten = self.key_of_row[free]
-        self.row_of_key[forgotten[forgotten >= 0]] = -1
-        for rows, keys in zip(free.split(self.together), missing.split(self.together), strict=True):
-            for kept, value in zip(self.rows, self.function(keys), strict=True):
-                kept[rows] = value
-        self.row_of_key[missing], self.key_of_row[free] = free, missing
-        self.next = int(free[-1] + 1) % count
+        """The function's values at keys (B,), B ≥ 1."""
+        wanted = keys.tolist()
+        missing = sorted(set(wanted) - self.kept.keys())
+        for start in range(0, len(missing), self.together):
+            part = missing[start : start + self.together]
+            values = self.function(torch.tensor(part, device=keys.device))
+            self.kept |= dict(zip(part, zip(*values, strict=True), strict=True))
+        found = tuple(map(torch.stack, zip(*(self.kept[key] for key in wanted), strict=True)))
+        size = sum(value[0].numel() * value.element_size() for value in found)
+        for key in list(self.kept)[: max(0, len(self.kept) - self.limit // size)]:
+            del self.kept[key]
+        return found

@@ -7,16 +7,17 @@ so that what is written for one runs on the other.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from poflow_lite.datasets.factors import FALCOR3D, ISAAC3D, SHAPES3D, FactorSpace
 from poflow_lite.datasets.raycast import (
+    Cache,
     Hits,
+    Intersection,
     Light,
-    Meeting,
-    Memory,
     Rays,
     average_samples,
     box,
@@ -30,38 +31,32 @@ from poflow_lite.datasets.raycast import (
     shadow_rays,
     sphere,
 )
-from poflow_lite.errors import require_known
-
-__all__ = ["SCENES", "Falcor3DLite", "Isaac3DLite", "Scene", "Shapes3DLite", "load_scene"]
+from poflow_lite.io import require_known
 
 
 class Scene:
     """Images of a grid of factors, rendered when asked for: the geometry is traced, then lit, then coloured.
 
-    What is traced and what is lit depends on some of the factors only, and is remembered (see :class:`Memory`); colours
-    only weigh the light that each surface sends to each pixel.
+    What is traced and what is lit depends on some of the factors only, and is kept (see :class:`Cache`); colours only
+    weigh the light that each surface sends to each pixel. A subclass says what there is to see, by the attributes and
+    by four methods of the factors by name, (B,) each:
 
-    Attributes:
-        title: name of the data set.
-        space: the grid.
-        surfaces: what has a colour of its own.
-        geometry: factors that move camera or objects.
-        lighting: factors that move or dim the lamp.
-        shadows: whether objects cast shadows, which doubles the cost of lighting a geometry.
-        name, image_shape: as :class:`factors.FactorImages` asks.
+    - ``camera(factors)``: position and target, (B, 3) each;
+    - ``intersections(rays, factors)``: every surface's number and where the rays meet it;
+    - ``light(factors)``: the lamp;
+    - ``colours(factors)``: of all surfaces, (B, S, 3).
 
     Args:
-        size: pixels along each side.
+        size, samples: pixels along each side, and rays along each side of a pixel.
         device: where to render.
-        samples: rays along each side of a pixel.
     """
 
     title: str
     space: FactorSpace
-    surfaces: tuple[str, ...]
-    geometry: tuple[str, ...]
-    lighting: tuple[str, ...] = ()
-    shadows: bool = False
+    surfaces: tuple[str, ...]  # what has a colour of its own
+    geometry: tuple[str, ...]  # factors that move camera or objects
+    lighting: tuple[str, ...] = ()  # factors that move or dim the lamp
+    shadows: bool = False  # whether objects cast shadows, which doubles the cost of lighting a geometry
 
     def __init__(self, size: int = 64, device: torch.device | str = "cpu", samples: int = 2):
         if size < 8 or samples < 1:
@@ -69,35 +64,15 @@ class Scene:
         self.size, self.device, self.samples = size, torch.device(device), samples
         self.name, self.image_shape = f"{self.title}, {size} px", (3, size, size)
         self._traced, self._lit = (self.space.subspace(n) for n in (self.geometry, self.geometry + self.lighting))
-        remembered = Memory(self._trace, len(self._traced), limit=448 * 2**20)  # all geometries of each scene at 64 px
-        self._hits = remembered if self.lighting else self._trace
-        self._layers = Memory(self._light_up, len(self._lit))
-
-    # --- what a scene consists of ---------------------------------------------------------------------------------
-
-    def camera(self, factors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Position and target, (B, 3) each."""
-        raise NotImplementedError
-
-    def meetings(self, rays: Rays, factors: dict[str, Tensor]) -> list[tuple[int, Meeting]]:
-        """Every surface's number and where the rays meet it."""
-        raise NotImplementedError
-
-    def light(self, factors: dict[str, Tensor]) -> Light:
-        """The lamp."""
-        raise NotImplementedError
-
-    def colours(self, factors: dict[str, Tensor]) -> Tensor:
-        """Colours of all surfaces, (B, S, 3)."""
-        raise NotImplementedError
-
-    # --- how it is rendered ---------------------------------------------------------------------------------------
+        cached = Cache(self._trace, limit=448 * 2**20)  # all geometries of each scene at 64 px
+        self._hits = cached if self.lighting else self._trace
+        self._layers = Cache(self._light_up)
 
     @torch.no_grad()
     def frames(self, index: Tensor, chunk: int = 32) -> Tensor:
         """Images of grid indices (...): (..., 3, H, W), uint8, ``chunk`` of them at once."""
         factors = self.space.factors(index.flatten().to(self.device))
-        images = [self._render(part) for part in factors.split(chunk)]
+        images = [self._render(part) for part in factors.split(chunk) if len(part)]
         empty = torch.empty(0, *self.image_shape, dtype=torch.uint8, device=self.device)
         return torch.cat([empty, *images]).unflatten(0, index.shape)
 
@@ -109,25 +84,25 @@ class Scene:
 
     def _render(self, factors: Tensor) -> Tensor:
         (layers,) = self._layers(self._key(factors, self._lit))
-        colours = self.colours(self._named(factors, self.space))
+        colours = self.colours(_named(factors, self.space))
         image = torch.bmm(colours.mT, layers.flatten(2)).unflatten(2, (self.size, self.size))
         return (image * 255).round_().clamp_(0, 255).to(torch.uint8)
 
-    def _trace(self, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        factors = self._named(self._traced.factors(keys), self._traced)
+    def _trace(self, keys: Tensor) -> Hits:
+        factors = _named(self._traced.factors(keys), self._traced)
         rays = camera_rays(*self.camera(factors), self.size, samples=self.samples)
-        hits = nearest(rays, self.meetings(rays, factors))
-        return hits.point, hits.normal, hits.surface
+        return nearest(rays, self.intersections(rays, factors))
 
     def _light_up(self, keys: Tensor) -> tuple[Tensor]:
         """The light that each surface sends to each pixel if it is white: (B, S, H, W)."""
         factors = self._lit.factors(keys)
-        named = self._named(factors, self._lit)
+        named = _named(factors, self._lit)
         hits = Hits(*self._hits(self._traced.index(factors[:, : len(self.geometry)])))
         point, normal, light, shadowed = hits.point.float(), hits.normal.float(), self.light(named), None
         if self.shadows:
-            rays, distance = shadow_rays(point, normal, light)
-            shadowed = torch.stack([meeting[0] for _, meeting in self.meetings(rays, named)]).amin(0) < distance
+            rays, lamp = shadow_rays(point, normal, light)
+            distances = torch.stack([distance for _, (distance, _) in self.intersections(rays, named)])
+            shadowed = distances.amin(0) < lamp
         return (self._per_surface(irradiance(point, normal, light, shadowed), hits.surface),)
 
     def _per_surface(self, values: Tensor, surface: Tensor) -> Tensor:
@@ -136,9 +111,6 @@ class Scene:
 
     def _key(self, factors: Tensor, subspace: FactorSpace) -> Tensor:
         return subspace.index(factors[:, [self.space.position(name) for name in subspace.names]])
-
-    def _named(self, factors: Tensor, space: FactorSpace) -> dict[str, Tensor]:
-        return dict(zip(space.names, factors.unbind(-1), strict=True))
 
     # --- helpers for those who describe a scene -------------------------------------------------------------------
 
@@ -169,7 +141,7 @@ class Shapes3DLite(Scene):
         position = self.vector(4.3 * table.sin()[angle], 2.3, -4.3 * table.cos()[angle])
         return position, self.vector(0.0, 0.75, 0.0).expand_as(position)
 
-    def meetings(self, rays: Rays, factors: dict[str, Tensor]) -> list[tuple[int, Meeting]]:
+    def intersections(self, rays: Rays, factors: dict[str, Tensor]) -> list[tuple[int, Intersection]]:
         size = self.values(factors, "scale", 0.75, 1.25)
 
         def at(height: float) -> Tensor:
@@ -181,11 +153,8 @@ class Shapes3DLite(Scene):
             sphere(rays, at(0.8), 0.8 * size),
             capsule(rays, at(0.5), at(1.3), 0.5 * size),
         )
-        shown = [
-            (2, (torch.where(factors["shape"][:, None] == shape, distance, math.inf), normal))
-            for shape, (distance, normal) in enumerate(bodies)
-        ]
-        return [*_room(rays, self.vector(0.0, 2.5, 0.0), self.vector(4.5, 2.5, 4.5)), *shown]
+        walls = _room(rays, self.vector(0.0, 2.5, 0.0), self.vector(4.5, 2.5, 4.5))
+        return [*walls, *_one_of(2, factors["shape"], bodies)]
 
     def light(self, factors: dict[str, Tensor]) -> Light:
         return Light(self.vector(-2.0, 4.4, -1.8), torch.tensor(0.75, device=self.device), ambient=0.4, reach=8.0)
@@ -210,8 +179,8 @@ class Falcor3DLite(Scene):
         )
         return self.vector(x, y, z), self.vector(0.4 * x, 0.6 + 0.25 * y, 1.0)
 
-    def meetings(self, rays: Rays, factors: dict[str, Tensor]) -> list[tuple[int, Meeting]]:
-        def block(x: float, y: float, z: float, *half: float) -> Meeting:
+    def intersections(self, rays: Rays, factors: dict[str, Tensor]) -> list[tuple[int, Intersection]]:
+        def block(x: float, y: float, z: float, *half: float) -> Intersection:
             return box(rays, self.vector(x, y, z), self.vector(*half))
 
         return [
@@ -258,7 +227,7 @@ class Isaac3DLite(Scene):
         position = self.vector(0.0, height, -4.2)
         return position, self.vector(0.0, 1.15, 0.4).expand_as(position)
 
-    def meetings(self, rays: Rays, factors: dict[str, Tensor]) -> list[tuple[int, Meeting]]:
+    def intersections(self, rays: Rays, factors: dict[str, Tensor]) -> list[tuple[int, Intersection]]:
         x, y = self.values(factors, "robot_x", -1.25, 1.25), self.values(factors, "robot_y", 0.75, 2.0)
         size = self.values(factors, "object_scale", 0.7, 1.3)
         held = self.vector(x, y, 0.0)
@@ -272,10 +241,6 @@ class Isaac3DLite(Scene):
             cylinder(rays, held, half, half),
             sphere(rays, held, 1.1 * half),
         )
-        shown = [
-            (3, (torch.where(factors["object_shape"][:, None] == shape, distance, math.inf), normal))
-            for shape, (distance, normal) in enumerate(bodies)
-        ]
         return [
             *_room(rays, self.vector(0.0, 2.5, 0.0), self.vector(4.5, 2.5, 6.5)),
             (2, cylinder(rays, self.vector(0.0, 0.45, 1.9), 0.45, 0.45)),
@@ -283,7 +248,7 @@ class Isaac3DLite(Scene):
             (2, capsule(rays, elbow, hand, 0.15)),
             (2, sphere(rays, hand, 0.22)),
             (4, box(rays, self.vector(0.0, 0.55, 5.6), self.vector(4.5, 0.55, 0.9))),
-            *shown,
+            *_one_of(3, factors["object_shape"], bodies),
         ]
 
     def light(self, factors: dict[str, Tensor]) -> Light:
@@ -302,7 +267,11 @@ class Isaac3DLite(Scene):
         return torch.stack(torch.broadcast_tensors(floor, wall, robot, held, counter), 1)
 
 
-def _room(rays: Rays, centre: Tensor, half: Tensor) -> list[tuple[int, Meeting]]:
+def _named(factors: Tensor, space: FactorSpace) -> dict[str, Tensor]:
+    return dict(zip(space.names, factors.unbind(-1), strict=True))
+
+
+def _room(rays: Rays, centre: Tensor, half: Tensor) -> list[tuple[int, Intersection]]:
     """Floor (surface 0) and walls (surface 1) of a room."""
     distance, normal = room(rays, centre, half)
     below = normal(rays.at(distance))[..., 1, :] > 0.5
@@ -312,15 +281,19 @@ def _room(rays: Rays, centre: Tensor, half: Tensor) -> list[tuple[int, Meeting]]
     ]
 
 
+def _one_of(number: int, which: Tensor, bodies: Sequence[Intersection]) -> list[tuple[int, Intersection]]:
+    """Of several bodies with one surface number, the one that ``which`` (B,) names in each scene."""
+    return [
+        (number, (torch.where(which[:, None] == body, distance, math.inf), normal))
+        for body, (distance, normal) in enumerate(bodies)
+    ]
+
+
 SCENES = {scene.title: scene for scene in (Shapes3DLite, Falcor3DLite, Isaac3DLite)}
 """Name ↦ class."""
 
 
 def load_scene(name: str, size: int = 64, device: torch.device | str = "cpu") -> Scene:
-    """A rendered data set by its name.
-
-    Raises:
-        ValueError: for an unknown name; the message lists the known ones.
-    """
+    """A rendered data set by its name; a ValueError lists the known ones."""
     require_known("scene", name, SCENES)
     return SCENES[name](size, device)

@@ -1,16 +1,27 @@
-"""Sequences of frames in which one transformation moves, and those that are rendered on the fly from still images."""
+"""Sequences of frames in which one transformation moves: rendered from still images, or labelled clips as they are."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from poflow_lite.datasets.transformations import PAPER_TRANSFORMATIONS, Transformation, place, pose_matrix
+from poflow_lite.datasets.images import as_images, require_unit_range
+from poflow_lite.datasets.transformations import PAPER_TRANSFORMATIONS, Transformation, hue, place, pose_matrix
 
-__all__ = ["Batch", "Sequences", "TransformationSequences"]
+
+def _require_times(times: Tensor, horizon: int) -> None:
+    if times.ndim != 2 or times.is_floating_point() or times.shape[1] < 2:
+        found = f"{tuple(times.shape)} of {times.dtype}"
+        raise ValueError(f"times must be integers (B, n), frame 0 and at least one later frame, got {found}")
+    if times.min() < 0 or times.max() > horizon or times[:, 0].any():
+        raise ValueError(f"times must lie in 0..{horizon} and start with 0, got {times[:1].tolist()}, …")
 
 
 @dataclass
@@ -23,6 +34,9 @@ class Batch:
         k: (B,) integers, which transformation moves each sequence; or (B, K) weights of a mixture.
         horizon: T, the last time of the whole sequence.
         labelled: (B,), for which sequences a model may look at k where k is only partly known; ``None`` for no one's.
+
+    Raises:
+        ValueError: for shapes that do not fit, times outside 0..T or without 0 in front, or pixels outside [0, 1].
     """
 
     frames: Tensor
@@ -34,13 +48,16 @@ class Batch:
     def __post_init__(self) -> None:
         if self.horizon < 1:
             raise ValueError(f"a sequence needs a horizon T of at least 1 step, got {self.horizon}")
-        if self.frames.ndim != 5:
-            raise ValueError(f"frames must be (B, n, C, H, W), got {tuple(self.frames.shape)}")
-        if self.times.shape != self.frames.shape[:2] or self.k.shape[:1] != self.frames.shape[:1] or self.k.ndim > 2:
+        if self.frames.ndim != 5 or self.frames.numel() == 0:
+            raise ValueError(f"frames must be (B, n, C, H, W) and not empty, got {tuple(self.frames.shape)}")
+        k_fits = self.k.ndim == 2 or (self.k.ndim == 1 and not self.k.is_floating_point())
+        if self.times.shape != self.frames.shape[:2] or len(self.k) != len(self) or not k_fits:
             raise ValueError(
-                f"frames {tuple(self.frames.shape)} need times (B, n) and k (B,) or (B, K), "
-                f"got {tuple(self.times.shape)} and {tuple(self.k.shape)}"
+                f"frames {tuple(self.frames.shape)} need times (B, n) and integer k (B,) or weights (B, K), "
+                f"got {tuple(self.times.shape)} and {tuple(self.k.shape)} of {self.k.dtype}"
             )
+        _require_times(self.times, self.horizon)
+        require_unit_range(self.frames)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -49,7 +66,7 @@ class Batch:
     def frame_weights(self) -> Tensor:
         """(n,): 1 for frame 0 and T / (n - 1) for the others, so that a sum over drawn frames is unbiased for all."""
         drawn = self.frames.shape[1] - 1
-        weights = torch.full((drawn + 1,), self.horizon / max(drawn, 1)).to(self.frames)
+        weights = torch.full((drawn + 1,), self.horizon / drawn).to(self.frames)
         weights[0] = 1.0
         return weights
 
@@ -62,15 +79,17 @@ class Batch:
             )
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
-        labelled = None if self.labelled is None else self.labelled.to(device)
-        return Batch(self.frames.to(device), self.times.to(device), self.k.to(device), self.horizon, labelled)
+        """The same batch on another device; what was checked is not checked again."""
+        moved = copy.copy(self)
+        for name, value in vars(self).items():
+            setattr(moved, name, value.to(device) if isinstance(value, Tensor) else value)
+        return moved
 
 
 class Sequences:
-    """Sequences x_0, …, x_T of N images or scenes, in each of which one of K transformations moves.
+    """Sequences x_0, …, x_T of N images, scenes or clips, in each of which one of K transformations moves.
 
-    What the subclasses add is where frames come from. Nothing is kept but what they are made of.
+    What the subclasses add is where frames come from: ``__len__``, :meth:`first` and :meth:`frames`.
 
     Args:
         names: of the K transformations, in the order of k.
@@ -81,13 +100,13 @@ class Sequences:
         labelled: how many images, the first ones, have sequences whose k a weakly supervised model may look at.
 
     Raises:
-        ValueError: for T < 1 or an unknown start.
+        ValueError: for T < 1, an unknown start, or names that are missing or come twice.
     """
 
     def __init__(
         self,
-        names: tuple[str, ...],
-        image_shape: tuple[int, int, int],
+        names: Sequence[str],
+        image_shape: Sequence[int],
         horizon: int,
         start: str = "fixed",
         name: str = "unnamed",
@@ -97,6 +116,8 @@ class Sequences:
             raise ValueError(f"a sequence needs a horizon T of at least 1 step, got {horizon}")
         if start not in ("fixed", "random"):
             raise ValueError(f"start must be 'fixed' or 'random', got {start!r}")
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"each transformation needs a name of its own, got {tuple(names)}: rename or drop some")
         self.names, self.image_shape, self.horizon = tuple(names), tuple(image_shape), horizon
         self.start, self.name, self.labelled = start, name, labelled
 
@@ -111,20 +132,29 @@ class Sequences:
         """Frames (B, n, C, H, W) in [0, 1] of given images (B,), transformations (B,) and times (B, n), all checked."""
         raise NotImplementedError
 
+    def of(self, k: int) -> Tensor:
+        """(N_k,): indices of the images that transformation k moves; all of them unless a subclass knows better."""
+        return torch.arange(len(self))
+
+    def draw(self, size: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Random images and transformations, (B,) each; here independent of each other and uniform."""
+        indices = torch.randint(len(self), (size,), generator=generator)
+        return indices, torch.randint(len(self.names), (size,), generator=generator)
+
+    def is_labelled(self, indices: Tensor) -> Tensor:
+        """(B,): for which images a weakly supervised model may look at k."""
+        return indices < self.labelled
+
     def batch(
         self, indices: Tensor, k: Tensor | int, times: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Batch:
-        """The sequences of given images under given transformations.
+        """The sequences of given images under given transformations; a ValueError for what is out of range.
 
         Args:
             indices: (B,), which images.
             k: (B,), or one transformation for all.
             times: (B, n), with 0 first; all frames 0..T by default.
             generator: draws random start poses.
-
-        Raises:
-            ValueError: for k that are not integers in 0..K-1, an image index or time out of range, or shapes that do
-                not fit.
         """
         k = torch.as_tensor(k)
         k = k.expand(len(indices)) if k.ndim == 0 else k
@@ -133,11 +163,10 @@ class Sequences:
                 f"expected at least one image index (B,) and integer k (B,), got {tuple(indices.shape)} and "
                 f"{tuple(k.shape)} of {k.dtype}"
             )
-        transformations = len(self.names)
-        if k.min() < 0 or k.max() >= transformations:
+        last = len(self.names) - 1
+        if k.min() < 0 or k.max() > last:
             raise ValueError(
-                f"k must lie in 0..{transformations - 1} ({', '.join(self.names)}), "
-                f"got values from {int(k.min())} to {int(k.max())}"
+                f"k must lie in 0..{last} ({', '.join(self.names)}), got values from {int(k.min())} to {int(k.max())}"
             )
         if indices.min() < 0 or indices.max() >= len(self):
             raise ValueError(
@@ -145,31 +174,22 @@ class Sequences:
             )
         if times is None:
             times = torch.arange(self.horizon + 1).expand(len(indices), -1)
-        if times.min() < 0 or times.max() > self.horizon or times[:, 0].any():
-            raise ValueError(f"times must lie in 0..{self.horizon} and start with 0, got {times[:1].tolist()}, …")
+        _require_times(times, self.horizon)
         frames = self.frames(indices, k, times, generator)
-        return Batch(frames, times, k, self.horizon, indices < self.labelled)
+        return Batch(frames, times, k, self.horizon, self.is_labelled(indices))
 
     def sample(
-        self,
-        size: int,
-        frames: int | None = None,
-        generator: torch.Generator | None = None,
-        consecutive: bool = False,
+        self, size: int, frames: int | None = None, generator: torch.Generator | None = None, consecutive: bool = False
     ) -> Batch:
-        """A random batch: images and transformations drawn independently, each sequence with its own k.
+        """A random batch: images and transformations as :meth:`draw` gives them, each sequence with its own k.
 
         Args:
             size: B.
             frames: how many frames to draw without replacement from 1..T, besides frame 0; all of them by default.
             generator: of every draw.
             consecutive: draw frames that follow one another, t, t+1, ..., from a random t in 1..T - frames + 1.
-
-        Raises:
-            ValueError: if ``frames`` is not in 1..T.
         """
-        indices = torch.randint(len(self), (size,), generator=generator)
-        k = torch.randint(len(self.names), (size,), generator=generator)
+        indices, k = self.draw(size, generator)
         times = None
         if frames is not None:
             if not 1 <= frames <= self.horizon:
@@ -186,46 +206,34 @@ class Sequences:
 class TransformationSequences(Sequences):
     """Still images turned into sequences x_0, …, x_T, x_t = T^k_{a(t)} x, where one transformation k moves.
 
-    Frames are rendered when asked for, only those asked for, in one vectorised pass: nothing is stored but the stills.
+    Frames are rendered when asked for, only those asked for, in one vectorised pass: nothing is stored but the images.
 
     Args:
-        images: (N, C, H, W) floating point in [0, 1], finite.
+        images: N of them, in any form that :func:`as_images` takes.
         transformations: K of them; by default the paper's scale, rotate, hue.
         horizon: T ≥ 1.
         start: "fixed" starts each sequence at the image itself (the paper's protocol); "random" first brings the
             image to a pose drawn from each transformation's ``start`` interval.
-        name: which data these are; goes into every title and record.
-        labelled: how many images, the first ones, have sequences whose k a weakly supervised model may look at.
+        name, labelled: as for :class:`Sequences`.
 
     Raises:
-        ValueError: for an empty set, wrong shapes, values that are not finite or outside [0, 1], T < 1, unknown start.
+        ValueError: as :func:`as_images` and :class:`Sequences`, or for hue on images without colour.
     """
 
     def __init__(
         self,
-        images: Tensor,
-        transformations: tuple[Transformation, ...] = PAPER_TRANSFORMATIONS,
+        images: Any,
+        transformations: Sequence[Transformation] = PAPER_TRANSFORMATIONS,
         horizon: int = 8,
         start: str = "fixed",
         name: str = "unnamed",
         labelled: int = 0,
     ):
-        if images.ndim != 4:
-            raise ValueError(f"images must be (N, C, H, W), got {tuple(images.shape)}")
-        if len(images) == 0:
-            raise ValueError(f"the data set {name!r} is empty: it needs at least one image")
-        if not images.is_floating_point():
-            raise ValueError(f"images must be floating point in [0, 1], got {images.dtype}; divide by 255 first")
-        if not torch.isfinite(images).all():
-            bad = int((~torch.isfinite(images)).flatten(1).any(1).sum())
-            raise ValueError(f"{bad} of {len(images)} images hold NaN or infinite pixels; clean them first")
-        if images.min() < 0 or images.max() > 1:
-            raise ValueError(
-                f"pixel values must lie in [0, 1], got {images.min():.3g} to {images.max():.3g}; rescale them first"
-            )
-        self.images, self.transformations = images, tuple(transformations)
-        names = tuple(transformation.name for transformation in transformations)
-        super().__init__(names, images.shape[1:], horizon, start, name, labelled)
+        self.images, self.transformations = as_images(images), tuple(transformations)
+        names = [transformation.name for transformation in self.transformations]
+        super().__init__(names, self.images.shape[1:], horizon, start, name, labelled)
+        if any(transformation.recolour is hue for transformation in self.transformations):
+            _require_colour(self.images)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -240,13 +248,7 @@ class TransformationSequences(Sequences):
         return self.render(self.images[indices], self.progress(k, times), start)
 
     def poses(self, k: Tensor, times: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Parameters of all transformations at each frame, those of the start included: (B, n, K).
-
-        Args:
-            k: (B,).
-            times: (B, n), in frames.
-            generator: draws the start pose where ``start`` is "random".
-        """
+        """Parameters of all transformations at given times (B, n), those of the start included: (B, n, K)."""
         return self.progress(k, times) + self.start_pose(len(k), generator)[:, None]
 
     def progress(self, k: Tensor, times: Tensor) -> Tensor:
@@ -280,3 +282,75 @@ class TransformationSequences(Sequences):
         flat = None if matrix is None else matrix.flatten(0, 1)
         rendered = place(images.repeat_interleave(frames, 0), flat, pose.flatten(0, 1), self.transformations)
         return rendered.unflatten(0, (batch, frames)).clamp(0, 1)
+
+
+def _require_colour(images: Tensor) -> None:
+    """Raise a ValueError for images whose hue cannot be moved."""
+    channels = images.shape[1]
+    advice = "put them in red by in_red(images), or leave HUE out of the transformations"
+    if channels != 3:
+        raise ValueError(f"hue needs 3 channels (red, green, blue), these images have {channels}: {advice}")
+    if all(torch.equal(part, part[:, :1].expand_as(part)) for part in images.split(256)):
+        raise ValueError(f"hue does nothing to grey images, and these have 3 equal channels: take one and {advice}")
+
+
+class ClipSequences(Sequences):
+    """Labelled videos: each clip exists under its own k only, and starts where it starts.
+
+    A batch draws clips uniformly, so that a class with more clips comes more often.
+
+    Args:
+        clips: (N, T+1, C, H, W), tensor or NumPy array, uint8 or floating point in [0, 1].
+        k: (N,) integers, which class each clip shows.
+        names: of the K classes.
+        name: which data these are.
+        labelled: how many clips *of each class*, the first ones, a weakly supervised model may look at k of.
+
+    Raises:
+        ValueError: as :func:`as_images`, or for k that do not fit the clips or the names, a class without clips.
+    """
+
+    def __init__(self, clips: Any, k: Any, names: Sequence[str], name: str = "unnamed", labelled: int = 0):
+        clips, k = clips if isinstance(clips, Tensor) else np.asarray(clips), torch.as_tensor(k).cpu()
+        if clips.ndim != 5 or clips.shape[0] < 1 or clips.shape[1] < 2:
+            raise ValueError(f"clips must be (N, T+1, C, H, W) with N, T ≥ 1, got {tuple(clips.shape)}")
+        if k.shape != clips.shape[:1] or k.is_floating_point() or k.dtype == torch.bool:
+            raise ValueError(f"{len(clips)} clips need an integer k each, got k {tuple(k.shape)} of {k.dtype}")
+        super().__init__(names, clips.shape[2:], clips.shape[1] - 1, "fixed", name, labelled)
+        if outside := sorted(set(k.tolist()) - set(range(len(names)))):
+            raise ValueError(f"k must lie in 0..{len(names) - 1} ({', '.join(names)}), got {outside}")
+        if empty := [shown for label, shown in enumerate(names) if not (k == label).any()]:
+            raise ValueError(f"no clip shows {', '.join(empty)}: give clips of it, or leave the name out")
+        frames = as_images(clips.reshape(clips.shape[0] * clips.shape[1], *clips.shape[2:]))
+        self.clips, self.k = frames.unflatten(0, tuple(clips.shape[:2])), k.long()
+        earlier = F.one_hot(self.k, len(names)).cumsum(0) - 1
+        self.rank = earlier.gather(1, self.k[:, None])[:, 0]  # how many clips of its class come before each clip
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def first(self, count: int) -> ClipSequences:
+        """The first ``count`` clips of each class, or all where there are fewer."""
+        fewer, kept = copy.copy(self), self.rank < count
+        fewer.clips, fewer.k, fewer.rank = self.clips[kept], self.k[kept], self.rank[kept]
+        return fewer
+
+    def of(self, k: int) -> Tensor:
+        return (self.k == k).nonzero()[:, 0]
+
+    def draw(self, size: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Random clips, each with its own k."""
+        indices = torch.randint(len(self), (size,), generator=generator)
+        return indices, self.k[indices]
+
+    def is_labelled(self, indices: Tensor) -> Tensor:
+        return self.rank[indices] < self.labelled
+
+    def frames(self, indices: Tensor, k: Tensor, times: Tensor, generator: torch.Generator | None) -> Tensor:
+        if (wrong := (self.k[indices] != k).nonzero()).numel():
+            row = int(wrong[0])
+            raise ValueError(
+                f"clip {int(indices[row])} shows {self.names[self.k[indices[row]]]}, not {self.names[k[row]]}: "
+                "of(k) gives the clips of a class"
+            )
+        return self.clips[indices[:, None], times]

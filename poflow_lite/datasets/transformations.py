@@ -9,35 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import mul
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-__all__ = [
-    "FIVE_TRANSFORMATIONS",
-    "HUE",
-    "PAPER_TRANSFORMATIONS",
-    "ROTATE",
-    "SCALE",
-    "SHEAR",
-    "TRANSLATE",
-    "Transformation",
-    "apply_pose",
-    "commutator_norms",
-    "generator_matrix",
-    "hue",
-    "place",
-    "pose_matrix",
-    "rotate",
-    "rotation_matrix",
-    "scale",
-    "scale_matrix",
-    "shear_matrix",
-    "translation_matrix",
-    "warp",
-]
-
 
 # --- the plane ----------------------------------------------------------------------------------------------------
 
@@ -72,14 +49,9 @@ def _matrix(rows: list[list[Tensor]]) -> Tensor:
 
 
 def warp(images: Tensor, matrix: Tensor) -> Tensor:
-    """Move the content of each image by ``matrix``, bilinear, zeros outside; the centre is ((W-1)/2, (H-1)/2).
+    """Move the content of each image (B, C, H, W) by ``matrix``, bilinear, zeros outside; differentiable in both.
 
-    Args:
-        images: (B, C, H, W).
-        matrix: (B, 3, 3), acting on pixel offsets (x to the right, y down, 1) from the centre.
-
-    Returns:
-        (B, C, H, W), differentiable in both arguments.
+    The matrix (B, 3, 3) acts on pixel offsets (x to the right, y down, 1) from the centre, ((W-1)/2, (H-1)/2).
     """
     height, width = images.shape[-2:]
     half = torch.tensor([width / 2, height / 2, 1.0], dtype=matrix.dtype, device=matrix.device)
@@ -103,14 +75,11 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
 
 
 def hue(images: Tensor, degrees: Tensor) -> Tensor:
-    """Advance the hue of every pixel on the HSV colour circle; saturation and value stay.
+    """Advance the hue of every pixel on the HSV colour circle; saturation and value stay; exact for every angle.
 
     Args:
         images: (B, 3, H, W) in [0, 1], red, green, blue.
         degrees: (B,); red becomes green at 120.
-
-    Returns:
-        (B, 3, H, W), exact for every angle (no rounding to 8 bits, no interpolation).
     """
     if images.shape[-3] != 3:
         raise ValueError(f"hue needs images with 3 channels (red, green, blue), got {images.shape[-3]}")
@@ -134,56 +103,34 @@ class Transformation:
 
     Attributes:
         name: as used in tables and ``metrics.json``.
-        unit: of one step, for captions.
         path: t (frames, any shape) ↦ the additive parameter of the group, with path(0) = 0.
         start: interval from which a random start pose is drawn, in the additive parameter.
-        matrix: parameter ↦ (..., 3, 3), for a transformation of the plane.
-        recolour: (images, parameter) ↦ images, for a transformation of colour.
-        generator: rows of G = dM/da at a = 0, for a transformation of the plane: M(a) = exp(a G).
+        matrix: parameter (...) ↦ (..., 3, 3) by torch's functions, for a transformation of the plane.
+        recolour: (images, parameter (B,)) ↦ images, for a transformation of colour. Exactly one of the two is given.
+        unit: of one step, for captions.
     """
 
     name: str
-    unit: str
     path: Callable[[Tensor], Tensor]
     start: tuple[float, float]
     matrix: Callable[[Tensor], Tensor] | None = None
     recolour: Callable[[Tensor, Tensor], Tensor] | None = None
-    generator: tuple[tuple[float, float, float], ...] | None = None
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.matrix is None) == (self.recolour is None):
+            raise ValueError(f"the transformation {self.name!r} needs either matrix=... or recolour=...")
 
 
 def _grow(t: Tensor) -> Tensor:
     return torch.log1p(0.1 * t)
 
 
-def _turn(t: Tensor) -> Tensor:
-    return 10.0 * t
-
-
-def _shift(t: Tensor) -> Tensor:
-    return 20.0 * t
-
-
-def _slide(t: Tensor) -> Tensor:
-    return 0.5 * t
-
-
-def _lean(t: Tensor) -> Tensor:
-    return 0.1 * t
-
-
-_ZERO, _DEGREE = (0.0, 0.0, 0.0), math.pi / 180
-_ENLARGING = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), _ZERO
-_TURNING = (0.0, _DEGREE, 0.0), (-_DEGREE, 0.0, 0.0), _ZERO
-_SLIDING = (0.0, 0.0, 1.0), _ZERO, _ZERO
-_LEANING = (0.0, 1.0, 0.0), _ZERO, _ZERO
-
-SCALE = Transformation(
-    "scale", "0.1 × the first size", _grow, (math.log(0.7), math.log(1.0)), scale_matrix, generator=_ENLARGING
-)
-ROTATE = Transformation("rotate", "10°", _turn, (-40.0, 40.0), rotation_matrix, generator=_TURNING)
-HUE = Transformation("hue", "20°", _shift, (0.0, 360.0), recolour=hue)
-TRANSLATE = Transformation("translate", "0.5 pixels", _slide, (-4.0, 0.0), translation_matrix, generator=_SLIDING)
-SHEAR = Transformation("shear", "0.1", _lean, (-0.8, 0.0), shear_matrix, generator=_LEANING)
+SCALE = Transformation("scale", _grow, (math.log(0.7), 0.0), scale_matrix, unit="0.1 × the first size")
+ROTATE = Transformation("rotate", partial(mul, 10.0), (-40.0, 40.0), rotation_matrix, unit="10°")
+HUE = Transformation("hue", partial(mul, 20.0), (0.0, 360.0), recolour=hue, unit="20°")
+TRANSLATE = Transformation("translate", partial(mul, 0.5), (-4.0, 0.0), translation_matrix, unit="0.5 pixels")
+SHEAR = Transformation("shear", partial(mul, 0.1), (-0.8, 0.0), shear_matrix, unit="0.1")
 
 PAPER_TRANSFORMATIONS = (SCALE, ROTATE, HUE)
 """Scale 1.0 → 1.8 by 0.1, rotation 0 → 80° by 10°, hue 0 → 160° by 20°, for T = 8 (Song et al. 2023, experiments)."""
@@ -192,7 +139,7 @@ FIVE_TRANSFORMATIONS = (*PAPER_TRANSFORMATIONS, TRANSLATE, SHEAR)
 """With two more that do not commute with all others: 0 → 4 pixels to the right, sheared by 0 → 0.8, for T = 8."""
 
 
-def pose_matrix(pose: Tensor, transformations: tuple[Transformation, ...]) -> Tensor | None:
+def pose_matrix(pose: Tensor, transformations: Sequence[Transformation]) -> Tensor | None:
     """The matrix (..., 3, 3) of a pose (..., K): those of the plane, first one first; ``None`` if only colours move."""
     matrix = None
     for transformation, parameter in zip(transformations, pose.unbind(-1), strict=True):
@@ -202,21 +149,15 @@ def pose_matrix(pose: Tensor, transformations: tuple[Transformation, ...]) -> Te
     return matrix
 
 
-def apply_pose(images: Tensor, pose: Tensor, transformations: tuple[Transformation, ...]) -> Tensor:
-    """Apply all transformations, each with its own parameter, with a single interpolation.
+def apply_pose(images: Tensor, pose: Tensor, transformations: Sequence[Transformation]) -> Tensor:
+    """Apply K transformations to images (B, C, H, W), by the parameters in ``pose`` (B, K), with one interpolation.
 
-    Args:
-        images: (B, C, H, W).
-        pose: (B, K), additive parameters in the order of ``transformations``.
-        transformations: K of them; those of the plane act in this order (first one first).
-
-    Returns:
-        (B, C, H, W).
+    Those of the plane act in their order, the first one first.
     """
     return place(images, pose_matrix(pose, transformations), pose, transformations)
 
 
-def place(images: Tensor, matrix: Tensor | None, pose: Tensor, transformations: tuple[Transformation, ...]) -> Tensor:
+def place(images: Tensor, matrix: Tensor | None, pose: Tensor, transformations: Sequence[Transformation]) -> Tensor:
     """Move the plane by ``matrix`` (B, 3, 3), or not at all, and recolour by the parameters in ``pose`` (B, K)."""
     if matrix is not None:
         images = warp(images, matrix)
@@ -227,8 +168,6 @@ def place(images: Tensor, matrix: Tensor | None, pose: Tensor, transformations: 
 
 
 # --- which of them commute ----------------------------------------------------------------------------------------
-# Two groups exp(a G) and exp(b H) commute for all a and b if and only if [G, H] = G H - H G = 0. A map of colours is
-# the same for every pixel, wherever it is, and so commutes with the plane; the colours here have one group only.
 
 
 def generator_matrix(transformation: Transformation) -> Tensor:
@@ -237,33 +176,31 @@ def generator_matrix(transformation: Transformation) -> Tensor:
     M(a) = exp(a G), in the coordinates of :func:`warp`: pixels from the centre of the image, x to the right, y down.
 
     Raises:
-        ValueError: for a transformation of the plane that does not name its generator.
+        ValueError: if M(a) is not exp(a G), so that the matrices are no one-parameter group.
     """
     if transformation.matrix is None:
         return torch.zeros(3, 3, dtype=torch.float64)
-    if transformation.generator is None:
-        raise ValueError(
-            f"{transformation.name!r} moves the plane but has no generator; give the rows of dM/da at a = 0 "
-            "as Transformation(..., generator=...)"
-        )
-    return torch.tensor(transformation.generator, dtype=torch.float64)
+    zero = torch.zeros((), dtype=torch.float64)
+    generator = torch.func.jacrev(transformation.matrix)(zero)
+    for a in (zero, zero + 1):
+        if not torch.allclose(transformation.matrix(a), torch.matrix_exp(a * generator), atol=1e-6):
+            raise ValueError(
+                f"the matrices of {transformation.name!r} are no one-parameter group: M({a:g}) is not exp({a:g} G) "
+                "with G = dM/da at 0; choose the parameter so that M(a) M(b) = M(a + b)"
+            )
+    return generator
 
 
 def commutator_norms(transformations: Sequence[Transformation]) -> Tensor:
     """‖[G_i, G_j]‖ of the motion from frame 0 to frame 1, Frobenius norm: (K, K) float64, symmetric.
 
-    G_i is the generator times path_i(1) - path_i(0), so that exp(G_i) is exactly what moves frame 0 to frame 1. A
-    commutator that is a shift has its norm in pixels, one that is linear has none: what counts is which are zero, and
-    sizes within either kind.
-
-    Args:
-        transformations: K of them.
-
-    Returns:
-        Zero where two commute: scale and rotation, colour and everything, each with itself.
+    G_i is the generator times path_i(1) - path_i(0), so that exp(G_i) is what moves frame 0 to frame 1. Two groups
+    commute if and only if [G, H] = G H - H G = 0: scale and rotation, each with itself, and colour with everything,
+    because a map of colours is the same wherever a pixel is (and the colours here have one group only). A commutator
+    that is a shift has its norm in pixels, one that is linear has none: compare sizes within either kind.
 
     Raises:
-        ValueError: as :func:`generator_matrix`.
+        ValueError: for no transformation, or as :func:`generator_matrix`.
     """
     if not transformations:
         raise ValueError("commutators need at least one transformation, got none")

@@ -1,24 +1,30 @@
-"""The models: each is the VAE and what it changes."""
+"""The models: each is the VAE and what it changes. Beside them, flows that are learned without images."""
 
-from poflow_lite.models.factor import FactorVAE
+from poflow_lite.models.baselines import FactorVAE, SlowVAE, TopographicVAE, permute_dimensions
 from poflow_lite.models.flow_factorized import FlowFactorizedVAE
+from poflow_lite.models.flow_matching import COUPLINGS, FlowMatching, match_flow, sample_displacements
+from poflow_lite.models.inferred import GumbelSoftmax, InferredFlowVAE, SpikeAndSlab
+from poflow_lite.models.learned_transport import LearnedTransport, TransportReport, measure_transport, train_transport
 from poflow_lite.models.poflow import PoFlow
-from poflow_lite.models.slow import SlowVAE
-from poflow_lite.models.sparse import SparseFlowVAE, SpikeAndSlab, UnsignedDiffusionPrior
-from poflow_lite.models.topographic import TopographicVAE
 from poflow_lite.models.vae import VAE
-from poflow_lite.models.weak import TransformationEncoder, WeaklySupervisedVAE
 
 __all__ = [
+    "COUPLINGS",
     "VAE",
     "FactorVAE",
     "FlowFactorizedVAE",
+    "FlowMatching",
+    "GumbelSoftmax",
+    "InferredFlowVAE",
+    "LearnedTransport",
     "PoFlow",
     "SlowVAE",
-    "SparseFlowVAE",
     "SpikeAndSlab",
     "TopographicVAE",
-    "TransformationEncoder",
-    "UnsignedDiffusionPrior",
-    "WeaklySupervisedVAE",
+    "TransportReport",
+    "match_flow",
+    "measure_transport",
+    "permute_dimensions",
+    "sample_displacements",
+    "train_transport",
 ]

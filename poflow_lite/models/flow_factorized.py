@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from poflow_lite.datasets.sequences import Batch
-from poflow_lite.errors import require_weights
-from poflow_lite.flows import DiffusionPrior, Flow, Path, PotentialFlow
+from poflow_lite.datasets import Batch
+from poflow_lite.fields import Force, mixing_weights
+from poflow_lite.flows import DiffusionPrior, Flow, Trajectory
+from poflow_lite.io import require_weights
 from poflow_lite.models.vae import VAE
 from poflow_lite.objectives import Terms, gaussian_kl, reparameterize
-from poflow_lite.potentials import Force
 
 __all__ = ["FlowFactorizedVAE"]
 
@@ -35,18 +37,18 @@ class FlowFactorizedVAE(VAE):
         autoencoding: weight of a second bound on the same Σ_{t≥1} log p(x_t | k), whose posterior q(z | x_t) comes from
             frame t itself. It costs one image a sequence and teaches the encoder all poses, so that a flow may start
             at any frame and reconstruction can be measured; 0 leaves the paper's objective.
-        agreement: weight of Σ_{t≥1} KL(q_t(· | x_0, k) ‖ q(· | x_t)): the flow should carry x_0 to where the encoder
-            puts x_t, while the bound asks only that both decode to x_t. With it the encoder's half of the commuting
-            square holds as well, and a flow can take over from an encoded frame or from another flow.
+        consistency: weight of Σ_{t≥1} KL(q_t(· | x_0, k) ‖ q(· | x_t)): the flow should carry x_0 to where the encoder
+            puts x_t, while the bound asks only that both decode to x_t.
         initial: λ_0, weight of the paper's initial condition ∇u^k(z_0, 0) = 0.
         path_kl: weight of the KL terms of q_t at t ≥ 1, within β; 0 leaves only the one at t = 0, which regularises the
-            encoder alone. Other weights than 1 give up the bound. That of the second bound is not concerned: there, q
-            comes from the encoder.
+            encoder alone. Other weights than 1 give up the bound.
 
     Raises:
         ValueError: for a weight that is negative or not finite, or a Hamilton-Jacobi penalty on a flow that does not
             follow a potential.
     """
+
+    motion = "flow"
 
     def __init__(
         self,
@@ -61,61 +63,63 @@ class FlowFactorizedVAE(VAE):
         autoencoding: float = 0.2,
         initial: float = 0.0,
         path_kl: float = 1.0,
-        agreement: float = 0.0,
+        consistency: float = 0.0,
     ):
         super().__init__(encoder, decoder, likelihood, beta)
         require_weights(hamilton_jacobi=hamilton_jacobi, autoencoding=autoencoding, initial=initial, path_kl=path_kl)
-        require_weights(agreement=agreement)
-        if hamilton_jacobi and not isinstance(flow, PotentialFlow):
+        require_weights(consistency=consistency)
+        if hamilton_jacobi and not hasattr(flow.field, "time_derivative"):
             raise ValueError(
-                f"the Hamilton-Jacobi penalty needs a flow along a potential, got a {type(flow).__name__} along a "
-                f"{type(flow.field).__name__}: set hamilton_jacobi to 0, or use a PotentialFlow"
+                f"the Hamilton-Jacobi penalty needs a flow along a potential, got one along a "
+                f"{type(flow.field).__name__}: set hamilton_jacobi to 0, or use a Potential"
             )
         self.flow, self.prior, self.force = flow, prior, force
         self.hamilton_jacobi, self.autoencoding, self.initial = hamilton_jacobi, autoencoding, initial
-        self.path_kl, self.agreement = path_kl, agreement
+        self.path_kl, self.consistency = path_kl, consistency
 
-    def transport(self, z: Tensor, k: Tensor, steps: int) -> Path:
-        return self.flow.rollout(z, k, steps)
+    def rollout(self, z: Tensor, y: Tensor, times: Sequence[float]) -> Trajectory:
+        """z (B, d) carried along a clock by the flow; see :meth:`flows.Flow.rollout`."""
+        return self.flow.rollout(z, y, times)
 
-    def log_prior(self, z: Tensor, t: Tensor, k: Tensor) -> Tensor:
-        return self.prior.log_prob(z, t, k)
+    def log_prior(self, z: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        return self.prior.log_prob(z, t, mixing_weights(y, self.prior.transformations))
 
     def terms(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         """The terms of the objective, one value per sequence; frames not drawn are accounted for by weight."""
         posterior = self.encode(batch.frames[:, 0])
         z0 = reparameterize(posterior, generator)
-        path = self.transport(z0, batch.k, batch.horizon)
+        trajectory = self.flow.rollout(z0, batch.k, range(batch.horizon + 1))
 
-        drawn = path.z.take_along_dim(batch.times[..., None], 1)
+        drawn = trajectory.z.take_along_dim(batch.times[..., None], 1)
         log_likelihood = self.decode(drawn).log_prob(batch.frames)  # (B, n)
 
-        log_q = path.log_density(posterior.log_prob(z0))  # (B, T+1)
-        later = self.path_kl * self._path_kl(path, log_q, batch.k) if self.path_kl else 0.0
-        kl = gaussian_kl(posterior.mean, posterior.base_dist.scale) + later
+        log_q = trajectory.log_density(posterior.log_prob(z0))  # (B, T+1)
+        kl = gaussian_kl(posterior.mean, posterior.base_dist.scale)
+        if self.path_kl:
+            kl = kl + self.path_kl * self._path_kl(trajectory, log_q)
 
         penalties = {}
-        if self.autoencoding or self.agreement:
-            penalties = self._from_a_later_frame(batch, path, log_q, generator)
+        if self.autoencoding or self.consistency:
+            penalties = self._from_a_later_frame(batch, trajectory, log_q, generator)
         if self.hamilton_jacobi:
-            residuals = self.flow.residuals(path, batch.k, self.force)
+            residuals = self.flow.residuals(trajectory, self.force)
             penalties["hamilton_jacobi"] = self.hamilton_jacobi * residuals.square().sum(1)
         if self.initial:
-            penalties["initial"] = self.initial * path.velocity[:, 0].square().sum(1)
+            penalties["initial"] = self.initial * trajectory.velocity[:, 0].square().sum(1)
         return Terms(log_likelihood @ batch.frame_weights, kl, self.beta, penalties)
 
-    def _path_kl(self, path: Path, log_q: Tensor, k: Tensor) -> Tensor:
+    def _path_kl(self, trajectory: Trajectory, log_q: Tensor) -> Tensor:
         """Σ_{t≥1} log q_t(z_t) - log p_t(z_t | k), the Monte-Carlo KL terms: (B,)."""
-        batch, steps = path.log_det.shape
-        times = torch.arange(1, steps + 1, device=log_q.device).expand(batch, -1)
-        return (log_q[:, 1:] - self.log_prior(path.z[:, 1:], times, k)).sum(1)  # the same z_t in both
+        times = trajectory.times[1:].to(log_q).expand(len(log_q), -1)
+        log_p = self.prior.log_prob(trajectory.z[:, 1:], times, trajectory.weights)  # at the same z_t
+        return (log_q[:, 1:] - log_p).sum(1)
 
     def _from_a_later_frame(
-        self, batch: Batch, path: Path, log_q: Tensor, generator: torch.Generator | None
+        self, batch: Batch, trajectory: Trajectory, log_q: Tensor, generator: torch.Generator | None
     ) -> dict[str, Tensor]:
         """What q(z | x_t), from one random frame t ≥ 1 of each sequence, adds to the loss: (B,) each, times T.
 
-        "autoencoding" is minus a bound on log p(x_t | k), "agreement" a Monte-Carlo estimate of KL(q_t ‖ q(· | x_t)).
+        "autoencoding" is minus a bound on log p(x_t | k), "consistency" a Monte-Carlo KL(q_t ‖ q(· | x_t)).
         """
         rows = torch.arange(len(batch), device=batch.frames.device)
         drawn = torch.randint(1, batch.times.shape[1], (len(batch),), generator=generator, device=rows.device)
@@ -123,10 +127,10 @@ class FlowFactorizedVAE(VAE):
         posterior, penalties = self.encode(x), {}
         if self.autoencoding:
             log_likelihood = self.decode(reparameterize(posterior, generator)).log_prob(x)
-            variance = self.prior.variance(t, batch.k)[:, None]
-            bound = log_likelihood - self.beta * gaussian_kl(posterior.mean, posterior.base_dist.scale, variance)
-            penalties["autoencoding"] = -self.autoencoding * batch.horizon * bound
-        if self.agreement:
-            apart = log_q[rows, t] - posterior.log_prob(path.z[rows, t])
-            penalties["agreement"] = self.agreement * batch.horizon * apart
+            variance = self.prior.variance(t, trajectory.weights)[:, None]
+            elbo = log_likelihood - self.beta * gaussian_kl(posterior.mean, posterior.base_dist.scale, variance)
+            penalties["autoencoding"] = -self.autoencoding * batch.horizon * elbo
+        if self.consistency:
+            apart = log_q[rows, t] - posterior.log_prob(trajectory.z[rows, t])
+            penalties["consistency"] = self.consistency * batch.horizon * apart
         return penalties

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import jvp
 from torch.nn import functional as F
 
-from poflow_lite.datasets.sequences import Batch
-from poflow_lite.errors import require_weights
-from poflow_lite.flows import Path, PotentialFlow
+from poflow_lite.datasets import Batch
+from poflow_lite.flows import Flow, Trajectory
+from poflow_lite.io import require_weights
 from poflow_lite.models.vae import VAE
 from poflow_lite.objectives import Terms, gaussian_kl, reparameterize, wave_residual
 
@@ -32,66 +33,71 @@ class PoFlow(VAE):
 
     Args:
         encoder, decoder, likelihood, beta: as for :class:`VAE`.
-        flow: the potential flow.
-        classifier: pairs (B, 2, C, H, W) ↦ logits (B, K), such as a :class:`TransformationEncoder`.
-        wave, initial, jacobian, naming: λ_wave, λ_0, λ_J, λ_k.
+        flow: along potentials.
+        classifier: pairs (B, 2, C, H, W) ↦ logits (B, K), such as a :class:`networks.TransformationEncoder`.
+        wave, initial, jacobian, classification: λ_wave, λ_0, λ_J, λ_k.
 
     Raises:
         ValueError: for a weight that is negative or not finite.
     """
 
+    motion = "flow"
+
     def __init__(
         self,
         encoder: nn.Module,
         decoder: nn.Module,
-        flow: PotentialFlow,
+        flow: Flow,
         classifier: nn.Module,
         likelihood: str = "bernoulli",
         beta: float = 1.0,
         wave: float = 1.0,
         initial: float = 1.0,
         jacobian: float = 1.0,
-        naming: float = 1.0,
+        classification: float = 1.0,
     ):
         super().__init__(encoder, decoder, likelihood, beta)
-        require_weights(wave=wave, initial=initial, jacobian=jacobian, naming=naming)
+        require_weights(wave=wave, initial=initial, jacobian=jacobian, classification=classification)
         self.flow, self.classifier = flow, classifier
-        self.wave, self.initial, self.jacobian, self.naming = wave, initial, jacobian, naming
-        self.raw_speed = nn.Parameter(torch.zeros(flow.potential.transformations))
+        self.wave, self.initial, self.jacobian, self.classification = wave, initial, jacobian, classification
+        self.raw_speed = nn.Parameter(torch.zeros(flow.field.transformations))
 
     @property
     def speed(self) -> Tensor:
         """c_k > 0, (K,), latent units per frame; trained, through a softplus."""
         return F.softplus(self.raw_speed)
 
-    def transport(self, z: Tensor, k: Tensor, steps: int) -> Path:
-        return self.flow.rollout(z, k, steps)
+    def rollout(self, z: Tensor, y: Tensor, times: Sequence[float]) -> Trajectory:
+        """z (B, d) carried along a clock by the flow; see :meth:`flows.Flow.rollout`."""
+        return self.flow.rollout(z, y, times)
 
     def terms(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         """The terms of the objective, one value per sequence; frames not drawn are accounted for by weight."""
         posterior = self.encode(batch.frames[:, 0])
-        path = self.transport(reparameterize(posterior, generator), batch.k, batch.horizon)
-        predicted = self.decode(path.z.take_along_dim(batch.times[..., None], 1))
+        trajectory = self.flow.rollout(reparameterize(posterior, generator), batch.k, range(batch.horizon + 1))
+        predicted = self.decode(trajectory.z.take_along_dim(batch.times[..., None], 1))
 
         rows = torch.arange(len(batch), device=batch.frames.device)
         t = torch.randint(batch.horizon, (len(batch),), generator=generator, device=rows.device)
         shown = torch.randint(1, batch.times.shape[1], (len(batch),), generator=generator, device=rows.device)
-        moved = self._change_of_image(path.z[rows, t], path.velocity[rows, t])
+        moved = self._change_of_image(trajectory.z[rows, t], trajectory.velocity[rows, t])
         pairs = torch.stack([batch.frames[:, 0], predicted.mean[rows, shown]], 1)
+        wrong = F.cross_entropy(self.classifier(pairs), batch.k, reduction="none")
         penalties = {
-            "wave": self.wave * self.residuals(path, batch.k).square().sum(1),
-            "initial": self.initial * path.velocity[:, 0].square().sum(1),
+            "wave": self.wave * self.residuals(trajectory).square().sum(1),
+            "initial": self.initial * trajectory.velocity[:, 0].square().sum(1),
             "jacobian": -self.jacobian * torch.log1p(moved.square().flatten(1).sum(1)),
-            "naming": self.naming * F.cross_entropy(self.classifier(pairs), batch.k, reduction="none"),
+            "classification": self.classification * wrong,
         }
         reconstruction = predicted.log_prob(batch.frames) @ batch.frame_weights
         return Terms(reconstruction, gaussian_kl(posterior.mean, posterior.base_dist.scale), self.beta, penalties)
 
-    def residuals(self, path: Path, k: Tensor) -> Tensor:
-        """∂_tt u - c_k² Δu at the points (z_t, t), t = 0..T-1, of a path: (B, T)."""
-        points, potential = path.departures(k), self.flow.potential
+    def residuals(self, trajectory: Trajectory) -> Tensor:
+        """∂_tt u - c_k² Δu at the points (z_t, t), t = 0..T-1, of a trajectory: (B, T)."""
+        points, potential = trajectory.step_starts(), self.flow.field
         bend, spread = potential.second_time_derivative(*points), potential.laplacian(*points)
-        return wave_residual(bend, spread, self.speed[points[2]]).unflatten(0, path.velocity.shape[:2])
+        speed = points[2] @ self.speed.to(points[2])
+        return wave_residual(bend, spread, speed).unflatten(0, trajectory.log_det.shape)
 
     def _change_of_image(self, z: Tensor, velocity: Tensor) -> Tensor:
         """J ∇u: how fast the decoded image changes along the flow, (B, C, H, W), by one forward derivative."""

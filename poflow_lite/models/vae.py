@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from poflow_lite.datasets.sequences import Batch
-from poflow_lite.errors import require_known, require_weights
-from poflow_lite.flows import Path
+from poflow_lite.datasets import Batch
+from poflow_lite.flows import Trajectory
+from poflow_lite.io import require_known, require_weights
 from poflow_lite.objectives import LIKELIHOODS, Terms, diagonal_normal, gaussian_kl, likelihood, reparameterize
 
 __all__ = ["VAE"]
@@ -17,8 +19,8 @@ __all__ = ["VAE"]
 class VAE(nn.Module):
     """p(x, z) = N(z; 0, I) p(x | z) with the posterior q(z | x) = N(μ(x), diag σ(x)²).
 
-    Seen as a model of sequences it has one image per latent and no motion: :meth:`transport` stands still. Models
-    that move override :meth:`transport`, :meth:`log_prior` and :meth:`terms`, and nothing else.
+    As a model of sequences it has one image per latent and no motion: :meth:`rollout` stands still. Whatever has these
+    five methods is a model everywhere in the package; the models here override those in which they differ.
 
     Args:
         encoder: x (B, C, H, W) ↦ (B, 2d), mean and log standard deviation.
@@ -29,6 +31,12 @@ class VAE(nn.Module):
     Raises:
         ValueError: for an unknown likelihood, or a β that is negative or not finite.
     """
+
+    consecutive = False
+    """Whether training asks for frames that follow one another: see :meth:`datasets.Sequences.sample`."""
+
+    motion: str | None = None
+    """What :meth:`rollout` is called in tables; ``None`` for a model that stands still."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, likelihood: str = "bernoulli", beta: float = 1.0):
         super().__init__()
@@ -47,13 +55,14 @@ class VAE(nn.Module):
         logits = self.decoder(z.flatten(0, -2))
         return likelihood(self.likelihood, logits.unflatten(0, z.shape[:-1]))
 
-    def transport(self, z: Tensor, k: Tensor, steps: int) -> Path:
-        """Carry z_0 (B, d) through ``steps`` frames of transformation k: here it stays, z_t = z_0."""
-        path = z[:, None].expand(-1, steps + 1, -1)
-        return Path(path, z.new_zeros(len(z), steps), torch.zeros_like(path[:, 1:]))
+    def rollout(self, z: Tensor, y: Tensor, times: Sequence[float]) -> Trajectory:
+        """Carry z (B, d) along a clock, moved by k (B,) or weights (B, K): here it stays, z_t = z_0."""
+        times = torch.as_tensor(times, dtype=z.dtype, device="cpu")
+        path = z[:, None].expand(-1, len(times), -1)
+        return Trajectory(path, z.new_zeros(len(z), len(times) - 1), torch.zeros_like(path[:, 1:]), y, times)
 
-    def log_prior(self, z: Tensor, t: Tensor, k: Tensor) -> Tensor:
-        """log p_t(z | k) for z (B, n, d), t (B, n), k (B,): here log N(z; 0, I) for every t, (B, n), nats."""
+    def log_prior(self, z: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """log p_t(z | k) for z (B, n, d), t (B, n), k (B,) or weights: here log N(z; 0, I) for all t, (B, n), nats."""
         return diagonal_normal(torch.zeros_like(z), torch.ones_like(z)).log_prob(z)
 
     def terms(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:

@@ -3,47 +3,47 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from poflow_lite.checkpoints import prepare_folder, write_json
 from poflow_lite.datasets import Sequences
-from poflow_lite.errors import require_known
-from poflow_lite.experiments import Run, load_run, train
-from poflow_lite.grid import run_grid
-from poflow_lite.metrics import autoencode, equivariance_errors, log_likelihood, no_motion, predict
+from poflow_lite.experiments import Recipe, load_run, recipe, sequences, train_recipe
+from poflow_lite.flows import Flow
+from poflow_lite.io import require_known
+from poflow_lite.metrics import AboveCeiling, equivariance_errors, log_likelihood, persistence, predict, reconstruct
 from poflow_lite.models import FlowFactorizedVAE
-from poflow_lite.provenance import command, versions
-from poflow_lite.recipes import Recipe, build_model, recipe, sequences
+from poflow_lite.operators import with_operator
+from poflow_lite.studies import ablation_tables
+from poflow_lite.studies.ablation_tables import STANDARD
+from poflow_lite.studies.study import Study
+from poflow_lite.training import resolve_device
 from poflow_lite.transport import ot_gap, straightness
 
-__all__ = ["ABLATIONS", "REFERENCES", "STANDARD", "Variant", "ablate", "ablate_cell", "measure_flow", "variants"]
+__all__ = ["ABLATIONS", "STUDY", "measure_flow", "variants"]
 
-MODEL, STANDARD = "flow-factorized", "standard"
+MODEL = "flow-factorized"
 
 ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
     "hamilton-jacobi": {f"λ_HJ = {weight:g}": {"hamilton_jacobi": weight} for weight in (0.0, 1.0, 100.0)},
     "force": {"no force": {"force": "none"}},
     "initial": {f"λ_0 = {weight:g}": {"initial": weight} for weight in (1.0, 10.0)},
     "prior": {"static N(0, I)": {"prior": "static"}, "no path KL": {"path_kl": 0.0}},
-    "density": {"trace": {"density": "laplacian"}, "ignored": {"density": "ignored"}},
+    "log_det": {"trace": {"log_det": "trace"}, "none": {"log_det": "none"}},
     "field": {
         "gradient": {"hamilton_jacobi": 0.0},
         "free": {"hamilton_jacobi": 0.0, "field": "free"},
         "divergence-free": {"hamilton_jacobi": 0.0, "field": "divergence-free"},
     },
-    "agreement": {
-        "gradient": {"agreement": 0.1},
-        "free": {"agreement": 0.1, "hamilton_jacobi": 0.0, "field": "free"},
+    "consistency": {
+        "gradient": {"consistency": 0.1},
+        "free": {"consistency": 0.1, "hamilton_jacobi": 0.0, "field": "free"},
     },
     "width": {f"{width} units": {"width": width} for width in (8, 256)},
     "depth": {"2 layers": {"depth": 2}},
@@ -60,63 +60,44 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Group ↦ variant ↦ what it changes in the recipe of the standard model."""
 
-REFERENCES = {"field": "gradient"}
-"""Group ↦ the variant that its others are held against, where that is not the standard model.
 
-A penalty on the residual of a potential makes no sense without one, so the three fields are compared without it.
-"""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A model of the study.
-
-    Attributes:
-        group: of :data:`ABLATIONS`, or :data:`STANDARD` for the standard model.
-        name: within the group.
-        cell: what its runs are called, less the seed; two variants with the same recipe share their runs.
-        settings: its recipe.
-    """
-
-    group: str
-    name: str
-    cell: str
-    settings: Recipe
+# --- the grid -----------------------------------------------------------------------------------------------------
 
 
 def variants(
-    data: str, budget: str, groups: Sequence[str] | None = None, **changes: Any
-) -> tuple[list[Variant], dict[str, str]]:
+    data: str, budget: str, groups: Sequence[str] = tuple(ABLATIONS), changes: Mapping[str, Any] | None = None
+) -> tuple[dict[tuple[str, str], Recipe], dict[str, str]]:
     """The standard model and all variants of some groups that the data have, and why the others were left out.
 
     Args:
-        data, budget: as for :func:`experiments.train`.
-        groups: of :data:`ABLATIONS`; all by default.
-        changes: settings in which all of them depart from the budget's recipe, the standard model too.
+        data, budget: see :data:`datasets.DATASETS`, :data:`experiments.BUDGETS`.
+        groups: of :data:`ABLATIONS`.
+        changes: settings in which all of them differ from the budget's recipe, the standard model too.
 
     Returns:
-        The variants, the standard model first, and "group: name" ↦ reason of those that this data set cannot have: more
-        frames than a sequence holds, or a horizon beyond the last value of a factor.
+        (group, variant) ↦ recipe, the standard model first, and "group: variant" ↦ reason of those that these data
+        cannot have: more frames than a sequence holds, or a horizon beyond the last value of a factor.
 
     Raises:
         ValueError: for an unknown group, or settings that are unknown or do not go together.
     """
-    chosen = list(ABLATIONS) if groups is None else list(groups)
-    for group in chosen:
+    for group in groups:
         require_known("group", group, ABLATIONS)
+    changes = changes or {}
     standard = recipe(data, budget, MODEL, **changes)
     sequences(data, "test", standard)  # what is wrong with the standard model is no reason to leave variants out
-    found, left_out = [Variant(STANDARD, STANDARD, STANDARD, standard)], {}
-    for group in dict.fromkeys(chosen):
-        for name, change in ABLATIONS[group].items():
-            settings = recipe(data, budget, MODEL, **{**changes, **change})
-            if reason := _misfit(data, settings, standard):
-                left_out[f"{group}: {name}"] = reason
-                continue
-            own = "-".join(f"{key}-{value}" for key, value in change.items())
-            cell = next((variant.cell for variant in found if variant.settings == settings), own)
-            found.append(Variant(group, name, cell, settings))
+    found, left_out = {(STANDARD, STANDARD): standard}, {}
+    for group, name in _places(groups):
+        settings = recipe(data, budget, MODEL, **{**changes, **ABLATIONS[group][name]})
+        if reason := _misfit(data, settings, standard):
+            left_out[f"{group}: {name}"] = reason
+        else:
+            found[group, name] = settings
     return found, left_out
+
+
+def _places(groups: Sequence[str]) -> list[tuple[str, str]]:
+    return [(group, name) for group in groups for name in ABLATIONS[group]]
 
 
 def _misfit(data: str, settings: Recipe, standard: Recipe) -> str | None:
@@ -131,84 +112,51 @@ def _misfit(data: str, settings: Recipe, standard: Recipe) -> str | None:
     return None
 
 
-def ablate(
-    data: str,
-    out: str | Path,
-    *,
+def cells(
+    data: str = "digits",
     budget: str = "lecture",
-    groups: Sequence[str] | None = None,
+    groups: Sequence[str] = tuple(ABLATIONS),
     seeds: Sequence[int] = (0, 1, 2),
     split: str = "test",
     images: int = 2000,
-    jobs: int = 1,
-    backend: str = "loky",
     device: str = "auto",
-    progress: bool = True,
-    **changes: Any,
-) -> dict[str, Any]:
-    """Train and measure every variant with every seed, and write ``ablations.json`` into ``out``.
+    changes: Mapping[str, Any] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """A cell for each recipe and seed; variants that have the same recipe share it.
 
     Runs of one seed start from the same encoder and decoder and see the same data in the same order, so that variants
-    are compared in pairs. A cell that is done is not run again, and one that fails does not stop the others: see
-    :func:`grid.run_grid`.
+    are compared in pairs.
 
     Args:
-        data, budget: as for :func:`experiments.train`.
-        out: folder of the grid, one folder inside for each cell.
-        groups: of :data:`ABLATIONS`; all by default.
+        data, budget, groups, changes: as for :func:`variants`.
         seeds: of the runs; spreads need two, and mean little below three.
         split: "test" for figures that are reported, "validation" for choices.
         images: images that are measured, at most, the first ones.
-        jobs, backend: as for :func:`grid.run_grid`.
         device: "auto", "cpu" or "cuda".
-        changes: settings that differ from the recipe, in all variants.
-
-    Returns:
-        The content of ``ablations.json``: where it comes from, the standard settings, "rows" that say which cell is
-        which variant of which group and what it changes, "cells" with what :func:`ablate_cell` measured, what was left
-        out and what failed.
-
-    Raises:
-        ValueError, FileNotFoundError: for a mistake in the arguments, before anything is trained.
     """
-    studied, left_out = variants(data, budget, groups, **changes)
+    chosen, _ = variants(data, budget, groups, changes)
+    every, _ = variants(data, budget, changes=changes)  # so that adding a group changes no cell that is done
+    shared: dict[str, dict[str, Any]] = {}
+    for settings in chosen.values():
+        alike = [place for place, other in every.items() if other == settings]
+        whole = {name: value for name, value in asdict(settings).items() if name != "options"} | settings.options
+        shared.setdefault(_name(*alike[0]), {"variants": alike, "settings": whole})
+    for name in (split, "train"):
+        sequences(data, name, chosen[STANDARD, STANDARD])
+    resolve_device(device)
     common = {"data": data, "budget": budget, "split": split, "images": images, "device": device}
-    cells = {
-        f"{variant.cell}-seed-{seed}": {"seed": seed, "settings": asdict(variant.settings), **common}
-        for seed, variant in itertools.product(seeds, studied)
-    }
-    measured, _ = (sequences(data, name, studied[0].settings) for name in (split, "train"))
-    done, failures = run_grid(ablate_cell, cells, out, jobs=jobs, backend=backend, progress=progress)
-    named = {f"{variant.cell}-seed-{seed}": variant.cell for seed, variant in itertools.product(seeds, studied)}
-    result = {
-        "data_set": f"{measured.name}, {min(images, len(measured)):,} measured",
-        "budget": budget,
-        "command": command(),
-        "versions": versions(),
-        "settings": asdict(studied[0].settings),
-        "rows": [
-            {"group": row.group, "variant": row.name, "cell": row.cell, "changes": _changes(row)} for row in studied
-        ],
-        "references": _references(studied),
-        "cells": [{"cell": named[name], **cell} for name, cell in done.items()],
-        "left_out": left_out,
-        "failed": failures,
-    }
-    write_json(prepare_folder(out) / "ablations.json", result)
-    return json.loads(json.dumps(result))  # as in the file: tuples have become lists
+    return {f"{name}-seed-{seed}": {"seed": seed, **cell, **common} for seed in seeds for name, cell in shared.items()}
 
 
-def _changes(row: Variant) -> dict[str, Any]:
-    return {} if row.group == STANDARD else ABLATIONS[row.group][row.name]
+def _name(group: str, variant: str) -> str:
+    """What the runs of a variant are called, less the seed."""
+    return STANDARD if group == STANDARD else "-".join(f"{k}-{v}" for k, v in ABLATIONS[group][variant].items())
 
 
-def _references(studied: Sequence[Variant]) -> dict[str, str]:
-    """Group ↦ the cell that its variants are held against."""
-    cells = {(variant.group, variant.name): variant.cell for variant in studied}
-    return {variant.group: cells.get((variant.group, REFERENCES.get(variant.group)), STANDARD) for variant in studied}
+# --- what is measured ---------------------------------------------------------------------------------------------
 
 
-def ablate_cell(
+def measure(
     folder: Path,
     data: str,
     budget: str,
@@ -216,58 +164,57 @@ def ablate_cell(
     split: str,
     images: int,
     device: str,
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
+    variants: Sequence[Sequence[str]],
 ) -> dict[str, Any]:
-    """Train one variant with one seed in ``folder`` and measure it: what one cell of the grid does.
+    """Train one recipe with one seed in ``folder`` and measure it; ``variants`` says what the tables call it.
+
+    Likelihoods belong to the decoder and the prior; the flow proposes where to look, and what it proposes with is known
+    exactly, whichever log-determinant it was trained with. A wrong one would make an estimate wrong, not the model.
 
     Returns:
-        What :func:`measure_flow` gives, with the seed, the device, the seconds of training and "milliseconds", the
-        median over the entries of the training history of the time of one step. It holds the machine's other work,
-        such as cells that run at the same time: compare it within one table only.
+        What :func:`measure_flow` gives, with "data_set", "device", "seconds" of training and "milliseconds", the median
+        over the entries of the training history of the time of one step. It holds the machine's other work, such as
+        cells that run at the same time: compare it within one table only.
     """
-    changes = {name: value for name, value in settings.items() if name != "own"} | settings["own"]
-    train(MODEL, data, budget, folder, seed=seed, device=device, resume=True, progress=False, **changes)
-    run = load_run(folder, device)
-    held_out = sequences(data, split, run.settings).first(images)
+    how = {"seed": seed, "device": device, "resume": True, "progress": False}
+    run = load_run(train_recipe(MODEL, data, budget, folder, **how, **settings), device)
+    held_out = sequences(data, split, run.settings)
+    exact = Flow(run.model.flow.field, run.settings.options["method"], run.settings.options["substeps"])
+    shown, sizes = held_out.first(images), {"images": run.settings.likelihood_images, "samples": run.settings.samples}
     return {
-        "seed": seed,
+        "data_set": f"{held_out.name}, {len(shown):,} measured",
         "device": run.config["device"],
         "seconds": run.history[-1]["seconds"],
         "milliseconds": _step_time(run.history),
-        **measure_flow(_with_exact_density(run, held_out), run.settings, held_out, seed),
+        **measure_flow(with_operator(run.model, exact), shown, seed=seed, **sizes),
     }
 
 
-def _step_time(history: Sequence[dict[str, float]]) -> float:
+def _step_time(history: Sequence[Mapping[str, float]]) -> float:
     """Median over the entries of a history of milliseconds a step."""
     entries = itertools.pairwise([{"step": 0, "seconds": 0.0}, *history])
     return 1e3 * statistics.median((b["seconds"] - a["seconds"]) / (b["step"] - a["step"]) for a, b in entries)
 
 
-def _with_exact_density(run: Run, held_out: Sequences) -> FlowFactorizedVAE:
-    """The trained model with the true density of its flow, whichever it was trained with.
-
-    Likelihoods belong to the decoder and the prior; the flow proposes where to look, and what it proposes with is known
-    exactly. A wrong density here would make an estimate wrong, not the model.
-    """
-    settings = replace(run.settings, own=run.settings.own | {"density": "exact"})
-    model = build_model(MODEL, settings, held_out.image_shape, len(held_out.names))
-    model.load_state_dict(run.model.state_dict())
-    return model.to(next(run.model.parameters()).device).eval()
-
-
 @torch.no_grad()
 def measure_flow(
-    model: FlowFactorizedVAE, settings: Recipe, held_out: Sequences, seed: int = 0, particles: int = 1000
+    model: FlowFactorizedVAE,
+    held_out: Sequences,
+    *,
+    images: int = 64,
+    samples: int = 100,
+    particles: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Everything the ablations measure of one trained model.
 
     Args:
-        model: trained, with the exact density.
-        settings: say how many images and samples the log-likelihood takes.
+        model: trained, with the exact log-determinant.
         held_out: measured.
-        seed: of random start poses.
+        images, samples: for :func:`metrics.log_likelihood`.
         particles: at most so many images whose paths are held against optimal transport.
+        seed: of random start poses.
 
     Returns:
         By k: "equivariance_error", "no_motion", "reconstruction_floor", "ratio_to_no_motion", and of the paths of
@@ -278,43 +225,49 @@ def measure_flow(
     """
     predictors = {
         "equivariance_error": partial(predict, model),
-        "no_motion": no_motion,
-        "reconstruction_floor": partial(autoencode, model),
+        "no_motion": persistence,
+        "reconstruction_floor": partial(reconstruct, model),
     }
-    errors = equivariance_errors(predictors, held_out)
-    found: dict[str, Any] = {
-        **errors,
-        "ratio_to_no_motion": {k: errors["equivariance_error"][k] / errors["no_motion"][k] for k in held_out.names},
-        **{name: _likelihood(model, settings, held_out, name) for name in ("prediction", "reconstruction")},
-    }
-    found |= {"ot_gap": {}, "straightness": {}}
+    found: dict[str, Any] = equivariance_errors(predictors, held_out, device=next(model.parameters()).device)
+    ratios = {k: error / found["no_motion"][k] for k, error in found["equivariance_error"].items()}
+    found |= {"ratio_to_no_motion": ratios, "ot_gap": {}, "straightness": {}}
+    for name in ("prediction", "reconstruction"):
+        try:
+            estimates = log_likelihood(model, held_out, images=images, samples=samples, estimates=[name])
+            found[name] = getattr(estimates, name)
+        except AboveCeiling:  # a fold has two pre-images, and the density counts one
+            found[name] = None
     smallest = []
     for k, name in enumerate(held_out.names):
         start = _means(model, held_out.first(particles), k, seed)
-        index = torch.full((len(start),), k, device=start.device)
-        path = model.transport(start, index, held_out.horizon)
+        path = model.rollout(start, torch.full((len(start),), k, device=start.device), range(held_out.horizon + 1))
         gap = ot_gap(path.z) if path.z.diff(dim=1).any() else math.inf
         found["ot_gap"][name] = gap if math.isfinite(gap) else None
         found["straightness"][name] = straightness(path.z)
-        smallest.append(model.flow.smallest_eigenvalue(path, index).min().item())
+        smallest.append(model.flow.smallest_eigenvalue(path).min().item())
     return found | {"smallest_eigenvalue": min(smallest)}
 
 
-def _likelihood(model: FlowFactorizedVAE, settings: Recipe, held_out: Sequences, name: str) -> float | None:
-    sizes = {"images": settings.likelihood_images, "samples": settings.samples}
-    try:
-        return getattr(log_likelihood(model, held_out, estimates=[name], **sizes), name)
-    except RuntimeError as error:  # a fold has two pre-images, and the density counts one
-        if "ceiling" not in str(error):
-            raise
-        return None
-
-
-def _means(model: FlowFactorizedVAE, held_out: Sequences, k: int, seed: int, batch_size: int = 256) -> Tensor:
-    """Posterior means μ(x_0) of all images: (N, d)."""
+def _means(model: FlowFactorizedVAE, held_out: Sequences, k: int, seed: int, batch_size: int = 256) -> torch.Tensor:
+    """Posterior means μ(x_0) of all images that k moves: (N, d)."""
     device, generator = next(model.parameters()).device, torch.Generator().manual_seed(seed)
     means = []
-    for indices in torch.arange(len(held_out)).split(batch_size):
+    for indices in held_out.of(k).split(batch_size):
         first = held_out.batch(indices, k, torch.zeros(len(indices), 1, dtype=torch.long), generator)
         means.append(model.encode(first.frames[:, 0].to(device)).mean)
     return torch.cat(means)
+
+
+def notes(result: Mapping[str, Any]) -> list[str]:
+    """:func:`ablation_tables.notes`, and what was left out or failed."""
+    settings = {name: result["settings"][name] for name in ("data", "budget", "groups", "changes")}
+    done = {tuple(place) for cell in result["cells"] for place in cell["variants"]}
+    missing = (
+        dict(result["failed"])
+        if done.issuperset(_places(settings["groups"]))
+        else variants(**settings)[1] | result["failed"]
+    )
+    return [*ablation_tables.notes(result), *(f"Missing: {name} ({reason})." for name, reason in missing.items())]
+
+
+STUDY = Study("ablations", cells, measure, ablation_tables.table, ablation_tables.figure, notes)

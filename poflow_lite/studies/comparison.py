@@ -3,236 +3,160 @@
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from poflow_lite.checkpoints import prepare_folder, write_json
 from poflow_lite.datasets import Sequences
-from poflow_lite.experiments import load_run, sample_batch, train
-from poflow_lite.grid import run_grid
-from poflow_lite.metrics import (
-    MedianFrame,
-    autoencode,
-    equivariance_errors,
-    index_accuracy,
-    log_likelihood,
-    no_motion,
-    predict,
-)
-from poflow_lite.models import VAE, WeaklySupervisedVAE
-from poflow_lite.operators import OPERATORS, fit_operator, moved_by, training_latents
-from poflow_lite.predictability import generated_pairs, vp_score
-from poflow_lite.provenance import command, versions
-from poflow_lite.recipes import Recipe, build_model, recipe, sequences
+from poflow_lite.experiments import MODELS, build_model, load_run, measure_operators, recipe, sequences, train_recipe
+from poflow_lite.studies.comparison_tables import figure, notes, table
+from poflow_lite.studies.study import Study
 from poflow_lite.training import resolve_device, step_generator
 
-__all__ = ["TRANSPORTS", "compare", "compare_cell", "measure_operators", "step_costs"]
-
-TRANSPORTS = {"topographic-vae": "roll", "poflow": "flow", "flow-factorized": "flow", "weakly-supervised": "flow"}
-"""Model ↦ what its own way to move latents is called; all others stand still, which is the operator "identity"."""
+__all__ = ["STUDY", "step_costs"]
 
 
-def compare(
-    data: str,
-    models: Sequence[str],
-    out: str | Path,
-    *,
+# --- the grid -----------------------------------------------------------------------------------------------------
+
+
+def cells(
+    data: str = "digits",
     budget: str = "lecture",
+    models: Sequence[str] = tuple(MODELS),
     seeds: Sequence[int] = (0,),
-    vary: tuple[str, Sequence[Any]] | None = None,
+    vary: Mapping[str, Sequence[Any]] | None = None,
     split: str = "test",
     images: int = 2000,
     scores: bool = True,
-    jobs: int = 1,
-    backend: str = "loky",
     device: str = "auto",
-    progress: bool = True,
-    **changes: Any,
-) -> dict[str, Any]:
-    """Train and measure every model with every seed, and write ``comparison.json`` into ``out``.
-
-    All models get the same data, networks, likelihood, optimiser and number of steps. A cell that is done is not run
-    again, and a cell that fails does not stop the others: see :func:`grid.run_grid`.
+    changes: Mapping[str, Any] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """A cell for each model and seed: the same data, networks, likelihood, optimiser and number of steps.
 
     Args:
-        data, budget: as for :func:`experiments.train`.
-        models: of :data:`recipes.MODELS`.
-        out: folder of the grid, one folder inside for each cell.
+        data, budget: see :data:`datasets.DATASETS`, :data:`experiments.BUDGETS`.
+        models: of :data:`experiments.MODELS`.
         seeds: of the runs.
-        vary: a setting and its values: every model is run with each of them. This is how settings are chosen.
+        vary: settings of the recipe and their values: every model is run with each. This is how settings are chosen.
         split: "test" for figures that are reported, "validation" for choices.
         images: images that are measured, at most, the first ones.
         scores: measure likelihoods and VP scores too, not only equivariance errors.
-        jobs, backend: as for :func:`grid.run_grid`.
         device: "auto", "cpu" or "cuda".
-        changes: settings that differ from the recipe, in all models.
-
-    Returns:
-        The content of ``comparison.json``: where it comes from, settings, one cell for each run with what
-        :func:`compare_cell` measured, costs from :func:`step_costs`, and the cells that failed.
-
-    Raises:
-        ValueError, FileNotFoundError: for a mistake in the arguments, before anything is trained.
+        changes: settings that differ from the budget's recipe, in all models.
     """
-    variants = [{}] if vary is None else [{vary[0]: value} for value in vary[1]]
-    settings, cells, varied = {}, {}, {}
+    vary, changes = vary or {}, changes or {}
+    if not isinstance(vary, Mapping):
+        raise ValueError(f"vary takes settings with their values, such as --set vary=beta=0.03,0.1, got {vary!r}")
     common = {"data": data, "budget": budget, "split": split, "images": images, "scores": scores, "device": device}
-    for seed, model, variant in itertools.product(seeds, models, variants):
-        settings[model] = recipe(data, budget, model, **{**changes, **variant})
+    grid, settings = {}, recipe(data, budget)
+    for seed, model, values in itertools.product(seeds, models, itertools.product(*vary.values())):
+        variant = dict(zip(vary, values, strict=True))
+        settings = recipe(data, budget, model, **{**changes, **variant})
+        whole = {name: value for name, value in asdict(settings).items() if name != "options"} | settings.options
         name = "-".join([model, *(f"{key}-{value}" for key, value in variant.items()), f"seed-{seed}"])
-        cells[name] = {"model": model, "seed": seed, "settings": asdict(settings[model]), **common}
-        varied[name] = variant
-    first = next(iter(settings.values()), recipe(data, budget))
-    measured, training = (sequences(data, name, first) for name in (split, "train"))
-    chosen = resolve_device(device)
-    done, failures = run_grid(compare_cell, cells, out, jobs=jobs, backend=backend, progress=progress)
-    costs = step_costs(settings, training, chosen, progress=progress) if vary is None else {}
-    result = {
-        "data_set": f"{measured.name}, {min(images, len(measured)):,} measured",
-        "budget": budget,
-        "command": command(),
-        "versions": versions(),
-        "settings": {model: _settled(settings[model], vary) for model in settings},
-        "cells": [{"variant": varied[name], **cell} for name, cell in done.items()],
-        "costs": costs,
-        "failed": failures,
-    }
-    write_json(prepare_folder(out) / "comparison.json", result)
-    return json.loads(json.dumps(result))  # as in the file: tuples have become lists
+        grid[name] = {"model": model, "seed": seed, "settings": whole, **common}
+    for name in (split, "train"):
+        sequences(data, name, settings)
+    resolve_device(device)
+    return grid
 
 
-def _settled(settings: Recipe, vary: tuple[str, Sequence[Any]] | None) -> dict[str, Any]:
-    """The settings that all cells of a model share: without the one that is varied, which each cell names itself."""
-    left_out = () if vary is None else (vary[0],)
-    shared = {name: value for name, value in asdict(settings).items() if name not in left_out}
-    return shared | {"own": {name: value for name, value in settings.own.items() if name not in left_out}}
-
-
-def compare_cell(
-    folder: Path,
-    model: str,
+def alone(
     data: str,
     budget: str,
+    models: Sequence[str],
+    device: str,
+    vary: Mapping[str, Sequence[Any]] | None,
+    changes: Mapping[str, Any] | None,
+    **others: Any,
+) -> dict[str, dict[str, Any]]:
+    """One cell that measures the cost of a step of all models in turns, where no setting is varied."""
+    if vary:
+        return {}
+    arguments = {"costs_of": list(models), "data": data, "budget": budget, "device": device, "changes": changes or {}}
+    return {f"costs-{'-'.join(models)}": arguments}
+
+
+def measure(folder: Path, **arguments: Any) -> dict[str, Any]:
+    """What a cell does: train a model and move it by every operator, or time the steps of all models."""
+    return (_measure_costs if "costs_of" in arguments else _measure_run)(folder, **arguments)
+
+
+def _measure_run(
+    folder: Path,
+    model: str,
     seed: int,
+    data: str,
+    budget: str,
     split: str,
     images: int,
     scores: bool,
     device: str,
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Train one model with one seed in ``folder`` and measure it: what one cell of the grid does.
-
-    The settings are those of the whole recipe, so that a cell made by another recipe is never taken for this one.
-    """
-    changes = {name: value for name, value in settings.items() if name != "own"} | settings["own"]
-    train(model, data, budget, folder, seed=seed, device=device, resume=True, progress=False, **changes)
-    run = load_run(folder, device)
+    """Besides "data_set", "device" and "seconds" of training: what :func:`experiments.measure_operators` gives."""
+    how = {"seed": seed, "device": device, "resume": True, "progress": False}
+    run = load_run(train_recipe(model, data, budget, folder, **how, **settings), device)
     training, held_out = (sequences(data, name, run.settings) for name in ("train", split))
+    shown = held_out.first(images)
+    sizes = {name: getattr(run.settings, name) for name in ("likelihood_images", "samples")}
+    sizes["median_images"] = min(2000, run.settings.test_images)
     return {
-        "model": model,
-        "seed": seed,
+        "data_set": f"{held_out.name}, {len(shown):,} measured",
         "device": run.config["device"],
         "seconds": run.history[-1]["seconds"],
-        **measure_operators(model, run.model, run.settings, training, held_out.first(images), seed, scores),
+        **measure_operators(run.model, training, shown, scores=scores, seed=seed, **sizes),
     }
 
 
-def measure_operators(
-    name: str,
-    model: VAE,
-    settings: Recipe,
-    training: Sequences,
-    held_out: Sequences,
-    seed: int = 0,
-    scores: bool = True,
+def _measure_costs(
+    folder: Path, costs_of: Sequence[str], data: str, budget: str, device: str, changes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Everything the comparison measures of one trained model.
-
-    Args:
-        name: of :data:`recipes.MODELS`.
-        model: trained.
-        settings: say how many images and samples the log-likelihood takes.
-        training: operators are fitted to these, and to nothing else.
-        held_out: measured.
-        seed: of random start poses, and of the network behind the VP score.
-        scores: measure likelihoods and VP scores too.
-
-    Returns:
-        "references" (no motion, median frame, reconstruction floor) and "operators", each with the equivariance error
-        of every k; with ``scores`` also each operator's "prediction", nats a frame, and "vp_score", and the model's
-        "reconstruction", nats a frame; and "index_accuracy" of a model that infers k.
-    """
-    latents = training_latents(model, training, seed=seed)
-    movers = {operator: moved_by(model, fit_operator(operator, model, training, latents)) for operator in OPERATORS}
-    if name in TRANSPORTS:
-        movers[TRANSPORTS[name]] = model
-    references = {
-        "no_motion": no_motion,
-        "median_frame": MedianFrame(
-            training, images=min(2000, settings.test_images), generator=torch.Generator().manual_seed(seed)
-        ),
-        "reconstruction_floor": partial(autoencode, model),
-    }
-    predictors = {operator: partial(predict, moved) for operator, moved in movers.items()}
-    errors = equivariance_errors({**references, **predictors}, held_out)
-    operators = {}
-    sizes = {"images": settings.likelihood_images, "samples": settings.samples}
-    for operator, moved in movers.items():
-        operators[operator] = {"equivariance_error": errors[operator]}
-        if scores:
-            operators[operator] |= {
-                "prediction": log_likelihood(moved, held_out, estimates=["prediction"], **sizes).prediction,
-                "vp_score": vp_score(*generated_pairs(predictors[operator], held_out), seeds=[seed]).mean,
-            }
-    result = {"references": {reference: errors[reference] for reference in references}, "operators": operators}
-    if scores:
-        measured = log_likelihood(model, held_out, estimates=["reconstruction"], **sizes)
-        result["reconstruction"] = measured.reconstruction
-    if isinstance(model, WeaklySupervisedVAE):
-        result["index_accuracy"], _ = index_accuracy(model, held_out)
-    return result
+    chosen = {model: recipe(data, budget, model, **changes) for model in costs_of}
+    first = next(iter(chosen.values()))
+    training = sequences(data, "train", first)
+    form = training.image_shape, len(training.names)
+    models = {model: build_model(model, settings, *form) for model, settings in chosen.items()}
+    return {"milliseconds": step_costs(models, training, first.batch_size, first.frames, device=resolve_device(device))}
 
 
 def step_costs(
-    settings: dict[str, Recipe],
+    models: Mapping[str, torch.nn.Module],
     training: Sequences,
-    device: torch.device,
+    batch_size: int = 32,
+    frames: int = 2,
     rounds: int = 20,
-    progress: bool = False,
+    device: torch.device | str = "cpu",
 ) -> dict[str, float]:
     """Median milliseconds of one training step of each model, taken in turns so that a busy machine slows all alike.
 
     Args:
-        settings: model name ↦ recipe.
+        models: name ↦ model; trained by the steps.
         training: what the steps draw from.
+        batch_size, frames: as for :func:`experiments.train`.
+        rounds: steps of each model, after one that is not counted, in which memory is found and code compiled.
         device: where.
-        rounds: steps of each model, after one that is not counted.
-        progress: show a bar.
     """
-    from tqdm.auto import tqdm
-
-    form = training.image_shape, len(training.names)
-    models = {name: build_model(name, chosen, *form).to(device).train() for name, chosen in settings.items()}
-    optimizers = {name: torch.optim.Adam(model.parameters()) for name, model in models.items()}
-    taken: dict[str, list[float]] = {name: [] for name in models}
-    for step in tqdm(range(rounds + 1), disable=not progress, desc="cost of a step", leave=False):
-        for name, model in models.items():
-            sample_batch(model, training, settings[name], step_generator(0, step, "data"))  # a scene remembers it
-            began = time.perf_counter()
-            batch = sample_batch(model, training, settings[name], step_generator(0, step, "data")).to(device)
-            loss = model.terms(batch, step_generator(0, step, "noise", device)).loss
-            optimizers[name].zero_grad()
-            loss.backward()
-            optimizers[name].step()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            taken[name].append(1e3 * (time.perf_counter() - began))
+    device, taken = torch.device(device), {name: [] for name in models}
+    optimizers = {name: torch.optim.Adam(model.to(device).train().parameters()) for name, model in models.items()}
+    for step, (name, model) in itertools.product(range(rounds + 1), models.items()):
+        options = {"consecutive": getattr(model, "consecutive", False)}
+        training.sample(batch_size, frames, step_generator(0, step, "data"), **options)  # a scene remembers it
+        began = time.perf_counter()
+        batch = training.sample(batch_size, frames, step_generator(0, step, "data"), **options).to(device)
+        loss = model.terms(batch, step_generator(0, step, "noise", device)).loss
+        optimizers[name].zero_grad()
+        loss.backward()
+        optimizers[name].step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken[name].append(1e3 * (time.perf_counter() - began))
     return {name: statistics.median(values[1:]) for name, values in taken.items()}
+
+
+STUDY = Study("comparison", cells, measure, table, figure, notes, alone)

@@ -28,7 +28,7 @@ def one_thread():
 @pytest.mark.parametrize("order", ["random", "in order"])
 @pytest.mark.parametrize("name", SCENES)
 def test_rendering(benchmark, name, order):
-    """Once the scene is warm: geometry that was traced is remembered, as far as it fits (see ``raycast.Memory``)."""
+    """Once the scene is warm: geometry that was traced is kept, as far as it fits (see ``raycast.Cache``)."""
     scene, generator = load_scene(name), torch.Generator().manual_seed(0)
 
     def index():
@@ -41,7 +41,7 @@ def test_rendering(benchmark, name, order):
     benchmark.pedantic(scene.frames, setup=index, rounds=5)
 
 
-@pytest.mark.benchmark(group="tracing a geometry that is not remembered")
+@pytest.mark.benchmark(group="tracing a geometry that is not kept")
 @pytest.mark.parametrize("name", SCENES)
 def test_tracing(benchmark, name):
     scene, generator = load_scene(name), torch.Generator().manual_seed(0)
@@ -72,8 +72,9 @@ class RandomSequences(Dataset):
     def __getitem__(self, number):
         generator, space = torch.Generator().manual_seed(number), self.images.space
         position = torch.tensor([0, 3])[torch.randint(2, (self.size,), generator=generator)]
-        factors = space.move(space.sample(self.size, generator), position, torch.arange(self.frames))
-        return self.images.frames(space.index(factors))
+        factors = space.factors(torch.randint(len(space), (self.size,), generator=generator))
+        start = space.index(factors.scatter(1, position[:, None], 0))
+        return self.images.frames(start[:, None] + torch.tensor(space.strides)[position][:, None] * torch.arange(self.frames))
 
 
 @pytest.mark.benchmark(group=f"reading {24 * 16 * 8:,} frames of random sequences from a file")

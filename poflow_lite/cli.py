@@ -1,0 +1,355 @@
+"""The command ``poflow-lite``: train and measure a model, run a study, get data, and make the course."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from poflow_lite.studies import Study
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Flow-factorized representation learning: train, measure and look.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+lessons = typer.Typer(help="For those who write or teach the lessons.", no_args_is_help=True)
+app.add_typer(lessons, name="course")
+
+Out = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
+Seed = Annotated[int, typer.Option("--seed", help="Decides weights and every draw.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Budget = Annotated[str, typer.Option("--budget", help="smoke (seconds), lecture (minutes) or full (hours, or a GPU).")]
+Data = Annotated[str, typer.Option("--data", help="digits, mnist, letters, sprites, shapes3d-lite, …")]
+Assign = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="NAME=VALUE or NAME=V1,V2,…: a setting of the recipe or the model; may be repeated."),
+]
+Lessons = Annotated[list[Path] | None, typer.Argument(help="Lessons; all of notebooks/ by default.")]
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line on standard error, never a traceback."""
+    try:
+        app()
+    except (ValueError, OSError, FloatingPointError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+@contextmanager
+def _interruptible(advice: str) -> Iterator[None]:
+    """Answer an interruption with one line and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; {advice}", err=True)
+        raise typer.Exit(130) from None
+
+
+# --- --set NAME=VALUE ---------------------------------------------------------------------------------------------
+
+
+def _read(text: str) -> Any:
+    """A number or a truth where it reads as one, a word otherwise."""
+    text = text.strip()
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _assignments(texts: list[str] | None) -> dict[str, Any]:
+    """Name ↦ value of NAME=VALUE, tuple of NAME=V1,V2,… and mapping of NAME=KEY=V1,V2,…, which may be repeated."""
+    found: dict[str, Any] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise ValueError(f"--set takes NAME=VALUE, got {text!r}")
+        key, nested, values = value.rpartition("=")
+        read = tuple(_read(part) for part in values.split(","))
+        name = name.strip().replace("-", "_")
+        if nested:
+            found[name] = {**found.get(name, {}), key.strip().replace("-", "_"): read}
+        else:
+            found[name] = read if len(read) > 1 else read[0]
+    return found
+
+
+def _recipe_settings() -> dict[str, Any]:
+    """Fields of a recipe and options of all models, with defaults."""
+    from poflow_lite.experiments import MODELS, options_of, recipe
+
+    shared = asdict(recipe("digits", "lecture"))
+    del shared["options"]
+    return shared | {name: default for model in MODELS for name, default in options_of(model).items()}
+
+
+def _checked(what: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the kind of their defaults; a single value as a tuple of one where the default is a tuple.
+
+    Raises:
+        ValueError: for an unknown name, such as that of another option, or a value of another kind.
+    """
+    from poflow_lite.io import require_known
+
+    found = {}
+    for name, value in given.items():
+        require_known(what, name, known)
+        if isinstance(known[name], tuple) and not isinstance(value, tuple):
+            value = (value,)
+        kinds = {bool: "true or false", (int, float): "a number", str: "a word", tuple: "values"}
+        kind = next((kind for kind in kinds if isinstance(known[name], kind)), object)
+        if not isinstance(value, kind):
+            raise ValueError(f"{name} takes {kinds[kind]}, got {value!r}")
+        found[name] = value
+    return found
+
+
+def _settings(study: Study, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a study, those of the recipe or a model as its "changes"; "all" is the default."""
+    from poflow_lite.studies import settings_of
+
+    own = settings_of(study)
+    changeable = _recipe_settings() if own.pop("changes", study) is None else {}
+    chosen = {name: value for name, value in given.items() if value != "all"}
+    found = _checked(f"setting of the study {study.name}", chosen, {**own, **changeable, **own})
+    changes = {name: value for name, value in found.items() if name not in own}
+    return {name: value for name, value in found.items() if name in own} | ({"changes": changes} if changes else {})
+
+
+# --- one run ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def demo(out: Out = Path("runs/demo"), seed: Seed = 0, device: Device = "auto", budget: Budget = "lecture") -> None:
+    """Train a flow-factorized VAE on bundled handwritten digits, measure it on held-out ones, draw what it learned."""
+    from poflow_lite import experiments
+
+    experiments.train_recipe("flow-factorized", "digits", budget, out, seed=seed, device=device, overwrite=True)
+    _report(experiments.evaluate_run(out, device=device), out)
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Option("--model", help="vae, poflow, flow-factorized, …")] = "flow-factorized",
+    data: Data = "digits",
+    budget: Budget = "lecture",
+    seed: Seed = 0,
+    out: Out = Path("runs/train"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    device: Device = "auto",
+    assign: Assign = None,
+) -> None:
+    """Train a model into a folder."""
+    from poflow_lite import experiments
+
+    options = {
+        "seed": seed,
+        "device": device,
+        "resume": resume,
+        **_checked("setting", _assignments(assign), _recipe_settings()),
+    }
+    with _interruptible(f"the same command with --resume goes on from the last checkpoint in {out}"):
+        folder = experiments.train_recipe(model, data, budget, out, **options)
+    typer.echo(f"Trained. Measure it with: poflow-lite evaluate {folder}")
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    split: Annotated[str, typer.Option("--split", help="test, or validation when choosing settings.")] = "test",
+    device: Device = "auto",
+) -> None:
+    """Measure a trained model on images it has not seen, and draw them."""
+    from poflow_lite import experiments
+
+    _report(experiments.evaluate_run(folder, device=device, split=split), folder)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    name: Annotated[str, typer.Argument(help="Name of the copy.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of pretrained models.")] = Path("data/checkpoints"),
+) -> None:
+    """Copy a finished run's model, in half precision, to the pretrained models that come with the course."""
+    from poflow_lite import experiments
+
+    path = experiments.export(run, name, out)
+    typer.echo(f"{path}: {path.stat().st_size / 2**20:.1f} MB")
+
+
+def _report(metrics: dict[str, Any], folder: Path) -> None:
+    """Print ``metrics.json`` as a table."""
+    model = "flow" if metrics["model"] == "flow-factorized" else metrics["model"]
+    columns = {name.replace("_", " "): name for name in ("no_motion", "median_frame", "reconstruction_floor")}
+    columns = {model: "equivariance_error", **columns}
+    typer.echo(f"\n{metrics['model']}, budget {metrics['budget']}, seed {metrics['seed']}, {metrics['data_set']}")
+    widths = {heading: max(10, len(heading) + 2) for heading in [*columns, f"{model} ÷ no motion"]}
+    typer.echo("L1 over all frames  " + "".join(f"{heading:>{width}}" for heading, width in widths.items()))
+    for name, ratio in metrics["ratio_to_no_motion"].items():
+        errors = "".join(f"{metrics[key][name]:>{widths[heading]}.0f}" for heading, key in columns.items())
+        typer.echo(f"  {name:<18}{errors}{ratio:>{widths[f'{model} ÷ no motion']}.2f}")
+    likelihood = metrics["log_likelihood"]
+    typer.echo("Log-likelihood (nats per frame, N(x̂, I))")
+    for name in ("prediction", "reconstruction"):
+        error = likelihood["standard_error"][name]
+        typer.echo(f"  {name:<38}{likelihood[name]:>10.1f} ± {error:.1f}   (ceiling {likelihood['ceiling']:.1f})")
+    if metrics.get("smallest_eigenvalue", 1.0) <= 0:
+        typer.echo(
+            f"warning: the flow is not invertible everywhere (smallest eigenvalue of I + ∇²u is "
+            f"{metrics['smallest_eigenvalue']:.2f}): its log-likelihood for prediction is not exact. Train longer, or "
+            "raise the weight of the Hamilton-Jacobi penalty"
+        )
+    seconds = metrics["seconds"]
+    typer.echo(f"Seconds: {seconds['train']:.0f} training, {seconds['evaluate']:.0f} evaluation ({metrics['device']})")
+    typer.echo(f"Pictures and figures: {folder}/filmstrip.png, motion.gif, traversal.gif, metrics.json")
+
+
+# --- studies ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def study(
+    name: Annotated[str | None, typer.Argument(help="Which; without it, all are listed with their settings.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="As for train.")] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="smoke, lecture or full.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Separated by commas.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", help="Cells that run at once, each on its share of the cores.")] = 1,
+    backend: Annotated[str, typer.Option("--backend", help="loky (this machine), dask or ray (a cluster).")] = "loky",
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the study; default: runs/NAME.")] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE or NAME=V1,V2,…: a setting of the study, the recipe or the model."),
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List all studies with their settings.")] = False,
+) -> None:
+    """Train and measure the cells of a study that are not done yet, and put them into one table and one figure."""
+    from poflow_lite.io import require_known
+    from poflow_lite.studies import STUDIES, run_study
+
+    if listed or name is None:
+        typer.echo("\n\n".join(map(_described, STUDIES.values())))
+        return
+    require_known("study", name, STUDIES)
+    given = {"data": data, "budget": budget, "device": device, "seeds": None if seeds is None else _seeds(seeds)}
+    given = {option: value for option, value in given.items() if value is not None} | _assignments(assign)
+    folder = out or Path("runs") / name
+    with _interruptible("the same command goes on with the cells that are left"):
+        settings = _settings(STUDIES[name], given)
+        result = run_study(STUDIES[name], folder, jobs=jobs, backend=backend, **settings)
+    if result["cells"]:
+        typer.echo("\n" + (folder / "table.md").read_text(encoding="utf-8"))
+        typer.echo(f"Figure and numbers: {folder}/{name}.png, table.csv, {name}.json")
+    if result["failed"]:
+        raise ValueError(
+            f"{len(result['failed'])} cells failed ({', '.join(result['failed'])}): their error.txt in {folder} says "
+            "why; the same command tries them again"
+        )
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--seeds takes numbers separated by commas, got {text!r}") from None
+
+
+def _described(study: Study) -> str:
+    """Name and question of a study, and its settings as ``--set`` takes them."""
+    from poflow_lite.studies import settings_of
+
+    first = (sys.modules[study.cells.__module__].__doc__ or "").partition("\n")[0]
+    lines = [f"{study.name}: {first}"]
+    for name, value in settings_of(study).items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+        lines.append("  any setting of the recipe or the model" if name == "changes" else f"  {name}={text}")
+    return "\n".join(lines)
+
+
+# --- data and course ----------------------------------------------------------------------------------------------
+
+
+@app.command()
+def download(name: Annotated[str, typer.Argument(help="mnist")]) -> None:
+    """Download a data set into data/, or into the folder that POFLOW_DATA names."""
+    from poflow_lite.datasets import download_mnist
+
+    if name != "mnist":
+        raise ValueError(f"unknown data set {name!r}; known: mnist (digits needs no download)")
+    typer.echo(f"MNIST is in {download_mnist()}")
+
+
+@app.command()
+def render(
+    scene: Annotated[str, typer.Argument(help="shapes3d-lite, falcor3d-lite or isaac3d-lite.")],
+    out: Annotated[Path, typer.Option("--out", help="The HDF5 file to write.")],
+    size: Annotated[int, typer.Option("--size", help="Pixels along each side.")] = 64,
+    device: Device = "auto",
+) -> None:
+    """Render all images of a scene into one file with the layout of 3dshapes.h5; an interrupted rendering goes on."""
+    from poflow_lite.datasets import load_scene, render_file
+    from poflow_lite.training import resolve_device
+
+    rendered = load_scene(scene, size, resolve_device(device))
+    with _interruptible("the same command goes on from the last part"):
+        path = render_file(rendered, out)
+    typer.echo(f"{len(rendered.space):,} images of {rendered.name} are in {path}")
+
+
+@lessons.command()
+def execute(paths: Lessons = None) -> None:
+    """Run lessons in a fresh kernel and save their outputs: this, and nothing else, makes what is committed."""
+    from poflow_lite import course
+
+    for path in paths or course.find_lessons():
+        typer.echo(f"{path.name}: {course.execute(path):.0f} s")
+    _lint(paths)
+
+
+@lessons.command()
+def lint(paths: Lessons = None) -> None:
+    """Say what is wrong with lessons as they are committed, a line each."""
+    _lint(paths)
+
+
+def _lint(paths: list[Path] | None) -> None:
+    from poflow_lite import course
+
+    problems = [f"{path.name}: {problem}" for path in paths or course.find_lessons() for problem in course.lint(path)]
+    for problem in problems:
+        typer.echo(problem)
+    if problems:
+        raise ValueError(f"{len(problems)} problems in the lessons: the lines above say which")
+
+
+@lessons.command()
+def build(
+    out: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    kind: Annotated[str, typer.Option("--kind", help="student, solutions or teacher.")] = "student",
+    notebooks: Annotated[Path, typer.Option("--notebooks", help="Folder of the lessons.")] = Path("notebooks"),
+) -> None:
+    """Write the lessons for students (no solutions, no outputs), with solutions, or for teachers."""
+    from poflow_lite import course
+
+    for path in course.build(course.find_lessons(notebooks), out, kind):
+        typer.echo(path)
+
+
+if __name__ == "__main__":
+    main()

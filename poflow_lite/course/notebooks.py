@@ -1,0 +1,261 @@
+"""Tools behind the notebooks: execute and save them, build what students and teachers get, lint what is committed."""
+
+import json
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from poflow_lite.io import prepare_folder, require_known, write_atomically
+
+__all__ = ["BUILDS", "REPOSITORY", "build", "execute", "find_lessons", "lint", "recorded", "setup_cell"]
+
+# The one place for the address; a test holds pyproject.toml and every lesson to it.
+REPOSITORY = "https://github.com/poflow-lite/poflow_lite"
+BUILDS = ("student", "solutions", "teacher")
+
+_SETUP = """\
+import importlib.util as find
+import subprocess
+import sys
+from importlib.metadata import version
+
+if find.find_spec("poflow_lite") is None:  # on Colab: install, keeping the torch and NumPy that are there
+    keep = [f"{{name}}=={{version(name)}}" for name in ("torch", "torchvision", "numpy") if find.find_spec(name)]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, "git+{repository}", *keep])
+assert find.find_spec("poflow_lite"), "poflow_lite did not install: see the messages above"
+"""
+_METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {
+        "file_extension": ".py",
+        "mimetype": "text/x-python",
+        "name": "python",
+        "nbconvert_exporter": "python",
+        "pygments_lexer": "ipython3",
+    },
+}
+_HEADER_FIELDS = ("**You will**", "**Before this**", "**Notation**", "**Run time**", "**Needs**")
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def setup_cell() -> str:
+    """Source of the first code cell of every lesson: does nothing where the package imports, installs it elsewhere."""
+    return _SETUP.format(repository=REPOSITORY).strip()
+
+
+def find_lessons(folder: str | Path = "notebooks") -> list[Path]:
+    """The lessons of a folder, in order.
+
+    Raises:
+        FileNotFoundError: if there are none.
+    """
+    found = sorted(Path(folder).glob("[0-9][0-9]-*.ipynb"))
+    if not found:
+        raise FileNotFoundError(f"no lessons (NN-*.ipynb) in {folder}: run this in the repository's root")
+    return found
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """A recorded result, ``data/results/NAME``, for a lesson that runs in the repository or in its ``notebooks``.
+
+    Raises:
+        FileNotFoundError: if it is in neither place.
+    """
+    path = next((p for p in (Path("data/results") / name, Path("../data/results") / name) if p.exists()), None)
+    if path is None:
+        raise FileNotFoundError(f"there is no data/results/{name} here: run this from the folder of the course")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def execute(path: str | Path, timeout: int = 600) -> float:
+    """Run a lesson top to bottom in a fresh kernel and save its outputs in place; return the seconds it took.
+
+    Widget views are dropped, since without a live kernel they are broken links, and the time is kept in the notebook's
+    metadata so that :func:`lint` can hold the header to it.
+
+    Raises:
+        ValueError: if a cell fails; the message shows its error. The file is left as it was.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    path = Path(path)
+    notebook = nbformat.read(path, as_version=4)
+    began = time.perf_counter()
+    client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": "."}})
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        raise ValueError(f"{path.name} stopped: {error.ename}: {error.evalue}") from error
+    seconds = time.perf_counter() - began
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
+    notebook.metadata = {**_METADATA, "poflow": {"seconds": round(seconds, 1)}}
+    write_atomically(path, lambda temporary: nbformat.write(notebook, temporary))
+    return seconds
+
+
+# --- build --------------------------------------------------------------------------------------------------------
+
+
+def build(paths: Iterable[str | Path], out: str | Path, kind: str = "student") -> list[Path]:
+    """Write lessons into another folder, for "student", "solutions" or "teacher"; return the files written.
+
+    Students get no solutions (nbgrader's stubs, unfolded), no outputs, no answers of the quiz, no notes for teachers;
+    "solutions" is the lesson without its outputs, "teacher" the lesson as it is.
+
+    Raises:
+        ValueError: for another kind, or a folder that holds one of the lessons.
+        OSError: if the folder cannot be written to.
+    """
+    import nbformat
+
+    require_known("build", kind, BUILDS)
+    paths = [Path(path) for path in paths]
+    if Path(out).resolve() in {path.resolve().parent for path in paths}:
+        raise ValueError(f"{out} is where the lessons are: build into another folder, or they would be overwritten")
+    out, written = prepare_folder(out), []
+    for path in paths:
+        notebook = nbformat.read(path, as_version=4)
+        if kind != "teacher":
+            _strip(notebook, solutions=kind == "solutions")
+        write_atomically(out / path.name, lambda temporary, notebook=notebook: nbformat.write(notebook, temporary))
+        written.append(out / path.name)
+    return written
+
+
+def _strip(notebook: Any, solutions: bool) -> None:
+    """Take the outputs out of a notebook, and unless ``solutions`` all that only teachers see, in place."""
+    from nbgrader.preprocessors import ClearOutput, ClearSolutions
+
+    ClearOutput().preprocess(notebook, {})
+    notebook.metadata.pop("poflow", None)
+    if solutions:
+        return
+    ClearSolutions().preprocess(notebook, {})
+    kept, section = [], ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source, section = _without_answers(cell.source, section)
+            kept += [cell] if cell.source else []
+        elif not section.startswith("notes for teachers"):
+            if cell.metadata.get("nbgrader", {}).get("solution"):  # folded in the lesson, open for students
+                cell.metadata.pop("cellView", None)
+                cell.metadata.get("jupyter", {}).pop("source_hidden", None)
+            kept.append(cell)
+    notebook.cells = kept
+
+
+def _without_answers(text: str, section: str) -> tuple[str, str]:
+    """Markdown without notes for teachers and without folded answers of the quiz, and the section in which it ends."""
+    kept = ""
+    for part in re.split(r"^(?=##? )", text, flags=re.MULTILINE):
+        if heading := re.match(r"##? (.*)", part):
+            section = heading[1].lower()
+        quiz = section.startswith("quiz")
+        part = re.sub(
+            r"<details>.*?</details>\n*",
+            lambda fold, quiz=quiz: "" if quiz or "Notes for teachers" in fold[0] else fold[0],
+            part,
+            flags=re.DOTALL,
+        )
+        kept += "" if section.startswith("notes for teachers") else part
+    return kept.strip(), section
+
+
+# --- lint ---------------------------------------------------------------------------------------------------------
+
+
+def lint(path: str | Path) -> list[str]:
+    """What is wrong with a committed lesson, a line each; empty for a sound one."""
+    path = Path(path)
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    cells = notebook["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    problems = [*_lint_structure(cells, code), *_lint_header(cells, notebook["metadata"])]
+    for number, cell in enumerate(code, start=1):
+        problems += [f"code cell {number}: {problem}" for problem in _lint_cell(cell, number)]
+    if "widgets" in notebook["metadata"]:
+        problems.append("metadata.widgets is saved: execute with `poflow-lite course execute`")
+    if path.stat().st_size > 3_000_000:
+        problems.append(f"{path.stat().st_size / 1e6:.1f} MB, over the limit of 3 MB")
+    return problems
+
+
+def _source(cell: dict[str, Any]) -> str:
+    return "".join(cell["source"])
+
+
+def _lines(cell: dict[str, Any]) -> int:
+    return sum(1 for line in _source(cell).splitlines() if line.strip())
+
+
+def _lint_structure(cells: list[dict[str, Any]], code: list[dict[str, Any]]) -> list[str]:
+    problems = []
+    prose = " ".join(_source(cell) for cell in cells if cell["cell_type"] == "markdown")
+    if not 40 <= len(cells) <= 66:
+        problems.append(f"{len(cells)} cells, a lesson has 40 to 66")
+    if median(_lines(cell) for cell in code) > 8:
+        problems.append("the median code cell is longer than 8 lines")
+    if _source(code[0]).strip() != setup_cell():
+        problems.append("the first code cell is not course.setup_cell()")
+    for wanted in ("## Break it", "## Exercises", "## Quiz", "## References"):
+        if wanted not in prose:
+            problems.append(f"no section {wanted!r}")
+    if prose.count("<details>") < 5:
+        problems.append("fewer than five quiz answers in <details>")
+    if "**Next" not in _source(cells[-1]):
+        problems.append("the last cell does not lead to the next lesson (**Next …**)")
+    if not all(alt.strip() for alt in re.findall(r"!\[(.*?)\]\(", prose)):
+        problems.append("a Markdown image has no alternative text")
+    return problems
+
+
+def _lint_header(cells: list[dict[str, Any]], metadata: dict[str, Any]) -> list[str]:
+    header = _source(cells[0])
+    problems = [f"the header lacks {name}" for name in _HEADER_FIELDS if name not in header]
+    claim = re.search(r"\*\*Run time\*\*[^\n]*?(\d+) s\b", header)
+    measured = metadata.get("poflow", {}).get("seconds")
+    if measured is None:
+        problems.append("never executed with `poflow-lite course execute`")
+    elif claim is None:
+        problems.append("the header's run time is not of the form '**Run time** … NN s'")
+    elif measured > int(claim[1]):
+        problems.append(f"took {measured} s, the header claims {claim[1]} s")
+    return problems
+
+
+def _lint_cell(cell: dict[str, Any], number: int) -> list[str]:
+    source, outputs = _source(cell), cell["outputs"]
+    found = {
+        f"execution count {cell['execution_count']}: execute top to bottom": cell["execution_count"] != number,
+        f"{_lines(cell)} lines, over the limit of 25": _lines(cell) > 25,
+        "a magic or shell command, which tests cannot see fail": re.search(r"^\s*[%!]", source, re.MULTILINE),
+        "its output is checked but it has none": "NBVAL_CHECK_OUTPUT" in source and not outputs,
+        "the tag raises-exception passes when nothing raises: use try, except and else": "raises-exception"
+        in cell["metadata"].get("tags", []),
+        "an error among the outputs": any(output["output_type"] == "error" for output in outputs),
+        "text on standard error": any(output.get("name") == "stderr" for output in outputs),
+        "a figure without alternative text: use plotting.show or show_gif": any(map(_lacks_alt, outputs)),
+        "an absolute path of some machine in the outputs": re.search(
+            r"[\"' (](/(home|root|work|tmp|Users|opt)/|[A-Z]:\\\\)", json.dumps(outputs)
+        ),
+    }
+    return [problem for problem, is_so in found.items() if is_so]
+
+
+def _lacks_alt(output: dict[str, Any]) -> bool:
+    """Whether an output has an image that a reader who does not see it knows nothing about."""
+    data = output.get("data", {})
+    images = [kind for kind in data if kind.startswith("image/")]
+    in_html = re.findall(r"<img\b[^>]*>", "".join(data.get("text/html", "")))
+    return any(not output["metadata"].get(kind, {}).get("alt") for kind in images) or any(
+        not re.search(r'\balt="[^"]', image) for image in in_html
+    )

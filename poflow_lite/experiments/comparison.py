@@ -1,0 +1,158 @@
+"""Comparing models: every model moved by every latent operator, under the same metrics, on the same frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from poflow_lite.datasets import Sequences
+from poflow_lite.flows import LatentOperator
+from poflow_lite.io import require_known
+from poflow_lite.metrics import (
+    MedianFrame,
+    clustering_accuracy,
+    equivariance_errors,
+    generated_pairs,
+    log_likelihood,
+    persistence,
+    predict,
+    reconstruct,
+    vp_score,
+)
+from poflow_lite.operators import OPERATORS, fit_operators, with_operator
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["COMPARED", "compare", "measure_operators"]
+
+COMPARED = ("identity", "traversal", "translation", "linear")
+"""The operators of :data:`operators.OPERATORS` that are compared where no others are named."""
+
+Operators = Iterable[str] | Mapping[str, Callable[..., LatentOperator]]
+Metrics = Mapping[str, Callable[[Any, Sequences], Any]]
+
+
+def measure_operators(
+    model: Any,
+    training: Sequences,
+    held_out: Sequences,
+    *,
+    operators: Operators | None = None,
+    likelihood_images: int = 64,
+    samples: int = 100,
+    scores: bool = True,
+    metrics: Metrics | None = None,
+    operator_images: int = 2000,
+    median_images: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Everything that is compared of one trained model.
+
+    Args:
+        model: with the methods of :class:`models.VAE`.
+        training: operators and the median frame are fitted to these, and to nothing else.
+        held_out: measured; every image under every transformation.
+        operators: names of :data:`operators.OPERATORS`, or entries like its own, name ↦ fit; :data:`COMPARED` by
+            default. The model's own motion always joins, by the name in ``model.motion``.
+        likelihood_images, samples: for :func:`metrics.log_likelihood`.
+        scores: measure likelihoods and VP scores too, not only equivariance errors.
+        metrics: further ones by name, functions of the moved model and the held-out sequences that give JSON.
+        operator_images, median_images: how many training images operators and median frame are fitted to, at most.
+        seed: of random start poses, and of the network behind the VP score.
+
+    Returns:
+        "references" ("no_motion", "median_frame", "reconstruction_floor"), each k ↦ error, and "operators", each with
+        "equivariance_error", k ↦ error, and ``metrics``; errors in L1 pixel intensities summed over frames. With
+        ``scores`` also "prediction", nats a frame, and "vp_score" of each operator, and "reconstruction", nats a frame,
+        of the model. "clustering_accuracy" of a model that names k.
+
+    Raises:
+        ValueError: for an unknown operator; the message lists the known ones.
+        AboveCeiling: for a likelihood that exceeds what is possible, as that of a flow that folds space can.
+    """
+    fitted = fit_operators(model, training, _entries(operators), operator_images, seed)
+    moved = {name: with_operator(model, operator) for name, operator in fitted.items()}
+    references = {
+        "no_motion": persistence,
+        "median_frame": MedianFrame(training, median_images, torch.Generator().manual_seed(seed)),
+        "reconstruction_floor": partial(reconstruct, model),
+    }
+    predictors = {(name,): partial(predict, own) for name, own in moved.items()}  # a tuple is no reference's name
+    errors = equivariance_errors({**references, **predictors}, held_out, device=next(model.parameters()).device)
+    likelihood = partial(log_likelihood, sequences=held_out, images=likelihood_images, samples=samples)
+    found: dict[str, Any] = {"references": {name: errors[name] for name in references}, "operators": {}}
+    for name, own in moved.items():
+        entry = {"equivariance_error": errors[(name,)]}
+        if scores:
+            entry["prediction"] = likelihood(own, estimates=["prediction"]).prediction
+            entry["vp_score"] = vp_score(*generated_pairs(predictors[(name,)], held_out), seeds=[seed]).mean
+        found["operators"][name] = entry | {metric: of(own, held_out) for metric, of in (metrics or {}).items()}
+    if scores:
+        found["reconstruction"] = likelihood(model, estimates=["reconstruction"]).reconstruction
+    if getattr(model, "names_k", False):
+        found["clustering_accuracy"], _ = clustering_accuracy(model, held_out)
+    return found
+
+
+def compare(
+    models: Mapping[str, Any],
+    training: Sequences,
+    held_out: Sequences,
+    *,
+    operators: Operators | None = None,
+    metrics: Metrics | None = None,
+    scores: bool = False,
+    seed: int = 0,
+    **sizes: int,
+) -> pd.DataFrame:
+    """Measure trained models with every operator and put them into one table.
+
+        compare({"mine": model}, training, held_out, operators={**OPERATORS, "shift": fit}, metrics={"speed": speed})
+
+    Args:
+        models: name ↦ trained model.
+        training, held_out, operators, metrics, scores, seed: as for :func:`measure_operators`.
+        sizes: its "likelihood_images", "samples", "operator_images" and "median_images".
+
+    Returns:
+        A row for each model and operator, with the columns "model", "operator", the error ÷ that of no motion for each
+        transformation and their "mean", with ``scores`` "prediction" and "vp_score", and ``metrics``. References come
+        first, "no motion" and "median frame" as models, and each model's reconstruction as its operator "floor".
+
+    Raises:
+        ValueError: for no models, or an unknown operator.
+    """
+    import pandas as pd
+
+    if not models:
+        raise ValueError("there is nothing to compare: give at least one model, such as {'mine': model}")
+    options = {"operators": operators, "metrics": metrics, "scores": scores, "seed": seed, **sizes}
+    found = {name: measure_operators(model, training, held_out, **options) for name, model in models.items()}
+    still = next(iter(found.values()))["references"]
+
+    def row(name: str, operator: str, errors: Mapping[str, float], **more: Any) -> dict[str, Any]:
+        ratios = {k: error / still["no_motion"][k] for k, error in errors.items()}
+        return {"model": name, "operator": operator, **ratios, "mean": mean(ratios.values()), **more}
+
+    rows = [row(name.replace("_", " "), "", still[name]) for name in ("no_motion", "median_frame")]
+    for name, measured in found.items():
+        rows.append(row(name, "floor", measured["references"]["reconstruction_floor"]))
+        for operator, entry in measured["operators"].items():
+            more = {metric: value for metric, value in entry.items() if metric != "equivariance_error"}
+            rows.append(row(name, operator, entry["equivariance_error"], **more))
+    return pd.DataFrame(rows)
+
+
+def _entries(operators: Operators | None) -> dict[str, Callable[..., LatentOperator]]:
+    """Entries of the operators that are meant, by name."""
+    if isinstance(operators, Mapping):
+        return dict(operators)
+    names = COMPARED if operators is None else tuple(operators)
+    for name in names:
+        require_known("operator", name, OPERATORS)
+    return {name: OPERATORS[name] for name in names}

@@ -1,0 +1,85 @@
+"""Trained models that come with the course: small, hash-checked, each with the command that made it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from poflow_lite.experiments.runs import Run, load_run
+from poflow_lite.io import load_checkpoint, prepare_folder, require_known, save_checkpoint, write_json
+
+__all__ = ["export", "load_pretrained"]
+
+FOLDER, INDEX = Path("data/checkpoints"), "index.json"
+
+
+def export(run: str | Path, name: str, folder: str | Path = FOLDER) -> Path:
+    """Copy a finished run's model, in half precision and without the optimiser's state, to where the course keeps them.
+
+    Its hash, command, versions, seed and settings go into ``index.json`` beside it.
+
+    Args:
+        run: folder of the run.
+        name: of the copy.
+        folder: where to.
+
+    Returns:
+        The path of the copy.
+
+    Raises:
+        FileNotFoundError, ValueError: if there is no finished run.
+    """
+    loaded = load_run(run, "cpu")
+    folder = prepare_folder(folder)
+    path = folder / f"{name}.safetensors"
+    source = load_checkpoint(Path(run) / "checkpoint.safetensors")
+    save_checkpoint(path, loaded.model.half(), {**source.metadata, "history": source.metadata["history"][-1:]})
+    index = _read_index(folder) if (folder / INDEX).exists() else {}
+    index[name] = {"sha256": _sha256(path), "bytes": path.stat().st_size, **loaded.config}
+    write_json(folder / INDEX, index)
+    return path
+
+
+def load_pretrained(name: str, device: str = "auto", folder: str | Path | None = None) -> Run:
+    """One of the trained models that come with the course.
+
+    They are looked for in ``data/checkpoints`` of the working directory and of the one above, where notebooks are run.
+
+    Args:
+        name: as listed in ``data/checkpoints/index.json``.
+        device: "auto", "cpu" or "cuda".
+        folder: look here instead.
+
+    Raises:
+        ValueError: for an unknown name (the message lists the known ones), or a file with another hash than recorded.
+        FileNotFoundError: if there are none.
+    """
+    places = [FOLDER, Path("..") / FOLDER] if folder is None else [Path(folder)]
+    place = next((place for place in places if (place / INDEX).exists()), None)
+    if place is None:
+        raise FileNotFoundError(f"there is no {places[0] / INDEX} here: run this from the folder of the course")
+    index = _read_index(place)
+    require_known("pretrained model", name, index)
+    path = place / f"{name}.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: get the course's data/checkpoints again")
+    if (found := _sha256(path)) != index[name]["sha256"]:
+        raise ValueError(
+            f"{path} is not the file that belongs here: its SHA-256 is {found[:12]}… and not "
+            f"{index[name]['sha256'][:12]}…. Get the course's data/checkpoints again"
+        )
+    run = load_run(path, device)
+    run.model.to(torch.float32).requires_grad_(False)
+    return run
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / INDEX).read_text(encoding="utf-8"))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

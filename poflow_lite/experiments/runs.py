@@ -1,0 +1,302 @@
+"""Runs: training a model into a folder, loading and measuring it; on objects, or by the names of a recipe."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from poflow_lite import plotting
+from poflow_lite.datasets import Sequences
+from poflow_lite.experiments.recipes import Recipe, build_model, recipe, sequences
+from poflow_lite.io import (
+    command,
+    load_checkpoint,
+    machine,
+    prepare_folder,
+    save_checkpoint,
+    versions,
+    write_atomically,
+    write_json,
+)
+from poflow_lite.metrics import (
+    MedianFrame,
+    clustering_accuracy,
+    equivariance_errors,
+    log_likelihood,
+    persistence,
+    predict,
+    reconstruct,
+    smallest_eigenvalue,
+)
+from poflow_lite.training import Schedule, fit, load_weights, resolve_device
+
+__all__ = ["Run", "evaluate", "evaluate_run", "load_run", "save_pictures", "train", "train_recipe"]
+
+CHECKPOINT, CONFIG, METRICS = "checkpoint.safetensors", "config.json", "metrics.json"
+
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+
+def train(
+    model: nn.Module,
+    training: Sequences,
+    schedule: Schedule,
+    out: str | Path,
+    *,
+    batch_size: int = 32,
+    frames: int = 2,
+    seed: int = 0,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    record: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Path:
+    """Train a model on sequences and leave ``config.json`` and ``checkpoint.safetensors`` in ``out``.
+
+    Args:
+        model: with the methods of :class:`models.VAE`; trained in place.
+        training: any sequences.
+        schedule: steps and learning rate.
+        out: folder of the run.
+        batch_size: sequences a step.
+        frames: frames decoded of each, besides frame 0.
+        seed: of every draw; the model's weights are the caller's.
+        device: "auto", "cpu" or "cuda".
+        resume: continue an interrupted run with the same settings.
+        overwrite: replace a run that is there.
+        record: what else determines the run, as JSON; by default the name of the model's class.
+        progress: show a bar.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError, FileNotFoundError, OSError: each says what came, what was expected and what to do.
+    """
+    chosen, folder = resolve_device(device), prepare_folder(out)
+    checkpoint = folder / CHECKPOINT
+    if checkpoint.exists() and not (resume or overwrite):
+        raise ValueError(
+            f"{folder} already holds a run: add --resume to continue it, or choose another folder with --out"
+        )
+    if overwrite:
+        for name in (CHECKPOINT, METRICS):
+            (folder / name).unlink(missing_ok=True)
+    shape = {"image_shape": training.image_shape, "names": training.names}
+    settings = {"batch_size": batch_size, "frames": frames, "seed": seed, **asdict(schedule)}
+    run = {**settings, **shape, **(record or {"model": type(model).__name__})}
+    run = json.loads(json.dumps(run))  # as in the file: tuples have become lists
+    notes = {"data_set": training.name, "device": machine(chosen), "versions": versions(), "command": command()}
+    if not checkpoint.exists():
+        write_json(folder / CONFIG, {**run, **notes})
+    if progress:
+        print(f"{run['model']}, seed {seed}, on {training.name}, {notes['device']}")
+    fit(
+        model,
+        partial(training.sample, batch_size, frames, consecutive=getattr(model, "consecutive", False)),
+        schedule,
+        seed=seed,
+        device=chosen,
+        checkpoint=checkpoint,
+        run=run,
+        notes=notes,
+        resume=resume,
+        progress=progress,
+    )
+    if getattr(model, "names_k", False):  # which index stands for which transformation was up to the run
+        _, matching = clustering_accuracy(model, training.first(500), seed=seed)
+        model.reorder(matching)
+        save_checkpoint(checkpoint, model, load_checkpoint(checkpoint).metadata)
+    return folder
+
+
+def train_recipe(model: str, data: str, budget: str, out: str | Path, *, seed: int = 0, **options: Any) -> Path:
+    """:func:`train` by names: a fresh model of a recipe on a data set.
+
+    Args:
+        model, data, budget: see :data:`MODELS`, :data:`poflow_lite.datasets.DATASETS`, :data:`BUDGETS`.
+        out: folder of the run.
+        seed: of weights and every draw.
+        options: "device", "resume", "overwrite" and "progress" of :func:`train`; all others are fields of
+            :class:`Recipe` or options of the model that differ from the budget's.
+    """
+    how = {name: options.pop(name) for name in ("device", "resume", "overwrite", "progress") if name in options}
+    settings = recipe(data, budget, model, **options)
+    training = sequences(data, "train", settings)
+    built = build_model(model, settings, training.image_shape, len(training.names), seed)
+    record = {"model": model, "data": data, "budget": budget, **asdict(settings)}
+    schedule = Schedule(settings.steps, settings.learning_rate)
+    drawn = {"batch_size": settings.batch_size, "frames": settings.frames}
+    return train(built, training, schedule, out, seed=seed, record=record, **drawn, **how)
+
+
+# --- loading ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """A trained model with its configuration and training history; ``settings`` is ``None`` without a recipe."""
+
+    model: nn.Module
+    settings: Recipe | None
+    config: dict[str, Any]
+    history: list[dict[str, float]]
+
+
+def load_run(place: str | Path, device: str = "auto", model: nn.Module | None = None) -> Run:
+    """Load what :func:`train` left in a folder, or a checkpoint by the path of its file.
+
+    Args:
+        place: folder or file.
+        device: "auto", "cpu" or "cuda".
+        model: of the class that was trained, for a run without a recipe; its weights are replaced.
+
+    Raises:
+        FileNotFoundError: if there is no run.
+        ValueError: if its checkpoint is damaged, foreign, unfinished or does not fit the configuration.
+    """
+    path = Path(place) if Path(place).is_file() else Path(place) / CHECKPOINT
+    saved = load_checkpoint(path)
+    run, settings = saved.metadata["run"], None
+    if saved.metadata["step"] < run.get("steps", 0):
+        raise ValueError(
+            f"{path} stopped at step {saved.metadata['step']} of {run['steps']}: "
+            "finish it with `poflow-lite train --resume`"
+        )
+    if model is None:
+        lacking = [name for name in (*Recipe.__dataclass_fields__, "image_shape", "names") if name not in run]
+        if lacking:
+            raise ValueError(
+                f"{path} was made by another version of this package, or by objects of your own "
+                f"({', '.join(lacking)} missing): train again, or pass model="
+            )
+        fields = {name: run[name] for name in Recipe.__dataclass_fields__}
+        settings = Recipe(**fields | {name: tuple(fields[name]) for name in ("channels", "left_out")})
+        model = build_model(run["model"], settings, tuple(run["image_shape"]), len(run["names"]), run["seed"])
+    load_weights(model, saved.model, path)
+    config = {**run, **saved.metadata["notes"]}
+    return Run(model.to(resolve_device(device)).eval(), settings, config, saved.metadata["history"])
+
+
+# --- evaluation ---------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    model: nn.Module,
+    held_out: Sequences,
+    training: Sequences,
+    *,
+    likelihood_images: int = 64,
+    samples: int = 100,
+    median_images: int = 2000,
+    metrics: Mapping[str, Callable[[nn.Module, Sequences], Any]] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measure a trained model on sequences that it was not trained on.
+
+    Args:
+        model: with the methods of :class:`models.VAE`.
+        held_out: measured.
+        training: of the training split, for the median frame.
+        likelihood_images, samples: for :func:`metrics.log_likelihood`.
+        median_images: for :class:`metrics.MedianFrame`.
+        metrics: further ones by name, functions of the model and the held-out sequences that give JSON.
+        seed: of the median frame's start poses.
+        progress: show bars.
+
+    Returns:
+        By name: "equivariance_error", "no_motion", "median_frame", "reconstruction_floor" and "ratio_to_no_motion", for
+        each transformation, errors in L1 pixel intensities summed over frames; "log_likelihood", nats a frame; what
+        else the model has, and ``metrics``.
+    """
+    poses, device = torch.Generator().manual_seed(seed), next(model.parameters()).device
+    errors = equivariance_errors(
+        {
+            "equivariance_error": partial(predict, model),
+            "no_motion": persistence,
+            "median_frame": MedianFrame(training, median_images, poses),
+            "reconstruction_floor": partial(reconstruct, model),
+        },
+        held_out,
+        device=device,
+        progress=progress,
+    )
+    likelihood = log_likelihood(model, held_out, images=likelihood_images, samples=samples, progress=progress)
+    found = {
+        **errors,
+        "ratio_to_no_motion": {k: errors["equivariance_error"][k] / errors["no_motion"][k] for k in held_out.names},
+        "log_likelihood": asdict(likelihood),
+    }
+    if hasattr(model, "prior") and model.prior.transformations == len(held_out.names):
+        batch = held_out.sample(min(64, len(held_out)), generator=torch.Generator().manual_seed(0))
+        found["smallest_eigenvalue"] = smallest_eigenvalue(model, batch)
+        found["diffusion"] = dict(zip(held_out.names, model.prior.diffusion.tolist(), strict=True))
+    if getattr(model, "names_k", False):
+        found["clustering_accuracy"], _ = clustering_accuracy(model, held_out)
+    return found | {name: metric(model, held_out) for name, metric in (metrics or {}).items()}
+
+
+def evaluate_run(
+    folder: str | Path, *, device: str = "auto", split: str = "test", progress: bool = True, pictures: bool = True
+) -> dict[str, Any]:
+    """:func:`evaluate` the run of a recipe; write ``metrics.json`` and :func:`save_pictures` into its folder.
+
+    Args:
+        folder: of a finished run.
+        split: "test" for figures that are reported, "validation" for choices.
+        pictures: write the pictures too.
+
+    Returns:
+        The content of ``metrics.json``.
+    """
+    run = load_run(folder, device)
+    folder, settings, began = prepare_folder(folder), run.settings, time.perf_counter()
+    training, held_out = (sequences(run.config["data"], name, settings) for name in ("train", split))
+    measured = held_out.first(settings.test_images)
+    sizes = {"likelihood_images": settings.likelihood_images, "samples": settings.samples}
+    sizes["median_images"] = min(2000, settings.test_images)
+    found = evaluate(run.model, measured, training, **sizes, seed=run.config["seed"], progress=progress)
+    result = {
+        **{name: run.config[name] for name in ("model", "data", "budget", "seed", "device", "versions")},
+        "data_set": f"{held_out.name}, {len(measured):,} measured",
+        "command": run.config["command"],
+        "seconds": {"train": run.history[-1]["seconds"], "evaluate": time.perf_counter() - began},
+        **found,
+        "settings": {name: run.config[name] for name in Recipe.__dataclass_fields__},
+    }
+    if pictures:
+        save_pictures(run.model, measured, folder, f"{run.config['model']} on {held_out.name}")
+    write_json(folder / METRICS, result)
+    return result
+
+
+def save_pictures(model: nn.Module, held_out: Sequences, folder: Path, title: str) -> None:
+    """Write three pictures of a model into a folder.
+
+    ``filmstrip.png`` has true over predicted frames of one image under each k, ``motion.gif`` the same moving, a column
+    for each k, and ``traversal.gif`` predictions for several images, a row for each k.
+    """
+    transformations = torch.arange(len(held_out.names))
+    generator = torch.Generator().manual_seed(0)
+    batch = held_out.batch(torch.zeros(len(transformations), dtype=torch.long), transformations, generator=generator)
+    predicted, scale = predict(model, batch), max(1, 128 // held_out.image_shape[-1])
+    strip = plotting.filmstrip(batch.frames, predicted, held_out.names, title)
+    write_atomically(folder / "filmstrip.png", lambda path: strip.savefig(path, dpi=150, format="png"))
+    moving = plotting.gif(torch.stack([batch.frames, predicted]), scale=scale)
+    write_atomically(folder / "motion.gif", lambda path: path.write_bytes(moving))
+
+    images = torch.arange(min(6, len(held_out))).repeat_interleave(len(transformations))
+    batch = held_out.batch(images, transformations.repeat(len(images) // len(transformations)), generator=generator)
+    grid = plotting.gif(predict(model, batch).unflatten(0, (-1, len(transformations))).transpose(0, 1), scale=scale)
+    write_atomically(folder / "traversal.gif", lambda path: path.write_bytes(grid))

@@ -1,0 +1,351 @@
+"""Flows on the latent space: following a velocity field step by step, its inverse, and the density it makes.
+
+One frame is one unit of time. A frame is crossed in ``substeps`` explicit Runge-Kutta steps; the paper's flow is one
+Euler step, z_{t+1} = z_t + ∇u(z_t, t).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from poflow_lite.fields import Field, Force, mixing_weights
+from poflow_lite.objectives import hamilton_jacobi_residual
+
+__all__ = [
+    "LOG_DETS",
+    "METHODS",
+    "Flow",
+    "LatentOperator",
+    "NotInvertible",
+    "RungeKutta",
+    "Trajectory",
+    "log_det_identity_plus",
+]
+
+
+@dataclass
+class Trajectory:
+    """Latents carried along a clock of n + 1 times.
+
+    Attributes:
+        z: (B, n+1, d), positions, ``z[:, 0]`` the start.
+        log_det: (B, n), log |det ∂z_{i+1}/∂z_i| of each step, nats.
+        velocity: (B, n, d), latent units per frame, where each step starts.
+        weights: y (B, K), what moved them.
+        times: (n+1,), frames.
+    """
+
+    z: Tensor
+    log_det: Tensor
+    velocity: Tensor
+    weights: Tensor
+    times: Tensor
+
+    def log_density(self, start: Tensor) -> Tensor:
+        """log q_t(z_t) = log q_0(z_0) - Σ_{s<t} log |det ∂z_{s+1}/∂z_s|, from ``start`` = log q_0(z_0): (B, n+1)."""
+        return start[:, None] - F.pad(self.log_det.cumsum(1), (1, 0))
+
+    def step_starts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Where and when each step starts, in one batch: z (B n, d), t (B n,) and y (B n, K)."""
+        batch, steps = self.log_det.shape
+        t = self.times[:-1].to(self.z).repeat(batch)
+        return self.z[:, :-1].flatten(0, 1), t, self.weights.repeat_interleave(steps, 0)
+
+
+class LatentOperator(Protocol):
+    """What carries latents: a flow, a table of affine maps, or a model by its own motion."""
+
+    def rollout(self, z: Tensor, y: Tensor, times: Sequence[float]) -> Trajectory:
+        """Carry z (B, d) from ``times[0]`` along a clock, moved by the weights y (B, K); backwards where it falls."""
+        ...
+
+
+class NotInvertible(ValueError):
+    """A step of a flow cannot be undone: it folds space."""
+
+
+def log_det_identity_plus(hessian: Tensor) -> Tensor:
+    """log |det(I + H)|, exactly, by an LU factorisation.
+
+    To first order it is the trace of H (the Laplacian); it is never the logarithm of the row sums of I + H.
+
+    Args:
+        hessian: (..., d, d).
+
+    Returns:
+        (...), nats; -inf where I + H is singular.
+    """
+    identity = torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
+    return torch.linalg.slogdet(identity + hessian).logabsdet
+
+
+# --- explicit Runge-Kutta steps -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RungeKutta:
+    """An explicit step z' = z + h Σ_i b_i v_i with stages v_i = v(z + h Σ_{j<i} a_ij v_j, t + c_i h).
+
+    Attributes:
+        nodes: c.
+        matrix: the rows of a, row i holding i numbers.
+        weights: b.
+        order: the error after a fixed time is O(h^order).
+    """
+
+    nodes: tuple[float, ...]
+    matrix: tuple[tuple[float, ...], ...]
+    weights: tuple[float, ...]
+    order: int
+
+
+METHODS: dict[str, RungeKutta] = {
+    "euler": RungeKutta((0.0,), ((),), (1.0,), 1),
+    "midpoint": RungeKutta((0.0, 0.5), ((), (0.5,)), (0.0, 1.0), 2),
+    "rk4": RungeKutta((0.0, 0.5, 0.5, 1.0), ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6), 4),
+}
+
+
+class _Stages(NamedTuple):
+    """Where S substeps evaluate the field: points z (B, S, R, d), times t (S, R), weights y (B, K), sizes h (S,)."""
+
+    z: Tensor
+    t: Tensor
+    y: Tensor
+    h: Tensor
+
+    def map(self, function: Callable[..., Tensor], *per_sample: Tensor) -> Tensor:
+        """``function(z, t, y, ...)`` at all points in one batch: (B, S, R, *whatever it returns)."""
+        repeated = [tensor.repeat_interleave(self.t.numel(), 0) for tensor in (self.y, *per_sample)]
+        found = function(self.z.flatten(0, 2), self.t.flatten().repeat(len(self.z)), *repeated)
+        return found.unflatten(0, self.z.shape[:3])
+
+
+# --- the change of log-density of each substep, (B, S) ------------------------------------------------------------
+
+
+def _step_jacobians(field: Field, stages: _Stages, method: RungeKutta) -> Tensor:
+    """M with I + M = ∂z'/∂z, the exact Jacobian of each numerical substep by the chain rule: (B, S, d, d)."""
+    jacobians, slopes, h = stages.map(field.jacobian).unbind(2), [], stages.h[:, None, None]
+    for jacobian, row in zip(jacobians, method.matrix, strict=True):
+        before = _weighted(row, slopes)
+        slopes.append(jacobian if before is None else jacobian + jacobian @ (h * before))
+    return h * _weighted(method.weights, slopes)
+
+
+def _weighted(weights: Sequence[float], tensors: Sequence[Tensor]) -> Tensor | None:
+    """Σ_i w_i x_i over the weights that are not 0; ``None`` if all are."""
+    total = None
+    for weight, tensor in zip(weights, tensors, strict=True):
+        if weight:
+            scaled = tensor if weight == 1 else weight * tensor
+            total = scaled if total is None else total + scaled
+    return total
+
+
+def _exact(field: Field, stages: _Stages, method: RungeKutta, _: torch.Generator | None) -> Tensor:
+    """log |det ∂z'/∂z| of the numerical step: the density is exact for the map that is made, however coarse."""
+    return log_det_identity_plus(_step_jacobians(field, stages, method))
+
+
+def _trace(field: Field, stages: _Stages, method: RungeKutta, _: torch.Generator | None) -> Tensor:
+    """∫ ∇·v dt along the path by the step's own quadrature: the density of the continuous-time flow."""
+    return stages.h * (stages.map(field.divergence) @ stages.z.new_tensor(method.weights))
+
+
+def _hutchinson(field: Field, stages: _Stages, method: RungeKutta, generator: torch.Generator | None) -> Tensor:
+    """The same with ∇·v estimated by eᵀ(∂v/∂z)e, one random e of ±1 for each path (Hutchinson 1990; Grathwohl 2019)."""
+    shape = (len(stages.z), stages.z.shape[-1])
+    signs = 2 * torch.randint(0, 2, shape, generator=generator, device=stages.z.device).to(stages.z) - 1
+    traces = torch.einsum("bsrd,bd->bsr", stages.map(field.jvp, signs), signs)
+    return stages.h * (traces @ stages.z.new_tensor(method.weights))
+
+
+def _none(field: Field, stages: _Stages, method: RungeKutta, _: torch.Generator | None) -> Tensor:
+    """0, as if volumes never changed. Wrong on purpose, unless the field is divergence-free: it is for the ablation."""
+    return stages.z.new_zeros(stages.z.shape[:2])
+
+
+LOG_DETS: dict[str, Callable[..., Tensor]] = {
+    "exact": _exact,
+    "trace": _trace,
+    "hutchinson": _hutchinson,
+    "none": _none,
+}
+
+
+class Flow(nn.Module):
+    """The map z_t ↦ z_{t+1} that a velocity field makes, its inverse, and the density it carries along.
+
+    Beyond the last step that was trained the velocity is that of t = T - 1: the clock stops, the motion goes on.
+
+    Args:
+        field: a velocity field (:class:`fields.Field`).
+        method: one of :data:`METHODS`: "euler", "midpoint" or "rk4".
+        substeps: Runge-Kutta steps that cross one step of the clock.
+        log_det: one of :data:`LOG_DETS`. "exact" is the log-determinant of the numerical map; "trace" integrates the
+            divergence, which is the density of the continuous flow, up to O(h^order); "hutchinson" estimates that
+            without bias from one random direction for each path; "none" is 0, to see what the density is good for.
+
+    Raises:
+        ValueError: for an unknown method or log_det, or ``substeps`` below 1.
+    """
+
+    def __init__(self, field: Field, method: str = "euler", substeps: int = 1, log_det: str = "exact"):
+        super().__init__()
+        for what, name, known in (("method", method, METHODS), ("log_det", log_det, LOG_DETS)):
+            if name not in known:
+                raise ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
+        if substeps < 1:
+            raise ValueError(f"substeps must be at least 1, got {substeps}")
+        self.field, self.substeps = field, substeps
+        self.method, self._log_det = METHODS[method], LOG_DETS[log_det]
+
+    def step(self, z: Tensor, t: float, y: Tensor, size: float = 1.0) -> Tensor:
+        """z_{t+size} from z_t = z: (B, d)."""
+        return self._cross(z, t, y, size)[0]
+
+    def rollout(
+        self, z: Tensor, y: Tensor, times: Sequence[float], generator: torch.Generator | None = None
+    ) -> Trajectory:
+        """Follow particles from z along a clock; where it falls, back to where they came from, by Newton's method.
+
+        Args:
+            z: (B, d), at ``times[0]``.
+            y: (B,) integers k or (B, K) weights; the same at every step.
+            times: n + 1 times in frames, rising, such as ``range(T + 1)``, or falling.
+            generator: draws the random directions of the "hutchinson" log-determinant.
+
+        Raises:
+            ValueError: for a clock that stands, turns or has no step, or if z or y do not fit the field.
+            NotInvertible: for a falling clock, where no pre-image is found, or where the step folds space at the one
+                that is found: its Jacobian has a determinant ≤ 0, or is symmetric with an eigenvalue ≤ 0. Other
+                pre-images may exist unnoticed where the fold lies elsewhere: see :meth:`smallest_eigenvalue`.
+        """
+        clock = [float(t) for t in times]
+        steps = list(itertools.pairwise(clock))
+        backwards = clock[-1] < clock[0]
+        if not steps or not all((later < t) if backwards else (later > t) for t, later in steps):
+            raise ValueError(f"times must rise or fall all along, with one step at least, got {clock}")
+        y = mixing_weights(y, self.field.transformations).to(z)
+        positions, stages, slopes = [z], [], []
+        for t, later in steps:
+            if backwards:
+                positions.append(self._uncross(positions[-1], later, y, t - later))
+                _, passed, slope = self._cross(positions[-1], later, y, t - later)
+            else:
+                end, passed, slope = self._cross(positions[-1], t, y, later - t)
+                positions.append(end)
+            stages.append(passed)
+            slopes.append(slope)
+        z, t, _, h = (
+            torch.cat(parts, axis) for parts, axis in zip(zip(*stages, strict=True), (1, 0, 0, 0), strict=True)
+        )
+        log_det = self._log_det(self.field, _Stages(z, t, y, h), self.method, generator)
+        log_det = log_det.unflatten(1, (len(steps), -1)).sum(2)
+        whole = torch.stack(positions, 1)
+        return Trajectory(
+            whole, -log_det if backwards else log_det, torch.stack(slopes, 1), y, torch.tensor(clock, dtype=z.dtype)
+        )
+
+    def residuals(self, trajectory: Trajectory, force: Force | None = None) -> Tensor:
+        """R = ∂_t u + ½‖∇u‖² - f where each step of a trajectory starts, for a field that has a potential: (B, n)."""
+        points = trajectory.step_starts()
+        push = force(*points) if force is not None else 0.0
+        rate = self.field.time_derivative(*points)
+        residuals = hamilton_jacobi_residual(rate, trajectory.velocity.flatten(0, 1), push)
+        return residuals.unflatten(0, trajectory.log_det.shape)
+
+    def smallest_eigenvalue(self, trajectory: Trajectory) -> Tensor:
+        """Smallest eigenvalue of the symmetric part of each step's Jacobian, least of its substeps: (B, n).
+
+        For one Euler step along ∇u that is the matrix I + ∇²u. While it is positive everywhere, no two points of a
+        convex region are sent to the same place; where it reaches 0, a gradient step folds space onto itself.
+        """
+        lowest = []
+        for i, (t, later) in enumerate(itertools.pairwise(trajectory.times.tolist())):
+            stages = self._cross(trajectory.z[:, i], t, trajectory.weights, later - t)[1]
+            jacobians = _step_jacobians(self.field, stages, self.method)
+            lowest.append(1 + torch.linalg.eigvalsh(0.5 * (jacobians + jacobians.mT))[..., 0].amin(1))
+        return torch.stack(lowest, 1)
+
+    def _cross(self, z: Tensor, t: float, y: Tensor, size: float) -> tuple[Tensor, _Stages, Tensor]:
+        """One step of the clock: where it ends, the stages passed, and the velocity at its start."""
+        h = size / self.substeps
+        t = min(t, self.field.horizon - 1)
+        points, times, first = [], [], None
+        for i in range(self.substeps):
+            z, where, when, slope = self._substep(z, t + i * h, y, h)
+            points.append(where)
+            times.append(when)
+            first = slope if first is None else first
+        stages = _Stages(torch.stack(points, 1), z.new_tensor(times), y, z.new_full((self.substeps,), h))
+        return z, stages, first
+
+    def _substep(self, z: Tensor, t: float, y: Tensor, h: float) -> tuple[Tensor, Tensor, list[float], Tensor]:
+        """One Runge-Kutta step: where it ends, the points (B, R, d) and times of its stages, its first slope."""
+        slopes, points, times = [], [], [t + node * h for node in self.method.nodes]
+        for time, row in zip(times, self.method.matrix, strict=True):
+            before = _weighted(row, slopes)
+            points.append(z if before is None else torch.add(z, before, alpha=h))
+            slopes.append(self.field.velocity(points[-1], time, y))
+        end = torch.add(z, _weighted(self.method.weights, slopes), alpha=h)
+        return end, torch.stack(points, 1), times, slopes[0]
+
+    # --- backwards ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _uncross(self, z: Tensor, t: float, y: Tensor, size: float) -> Tensor:
+        """The point at t from which one step of the clock ends in z."""
+        if not z.isfinite().all():
+            raise ValueError("z holds NaN or infinite coordinates, which no particle can have come to")
+        h, t = size / self.substeps, min(t, self.field.horizon - 1)
+        for i in reversed(range(self.substeps)):
+            z = self._undo(z, t + i * h, y, h)
+        return z
+
+    def _undo(self, target: Tensor, t: float, y: Tensor, h: float, iterations: int = 50) -> Tensor:
+        """The pre-image of ``target`` under the substep that begins at time t, to about ¾ of the dtype's digits."""
+        tolerance = torch.finfo(target.dtype).eps ** 0.75 * (1 + target.norm(dim=1))
+        z = target - h * self.field.velocity(target, t, y)  # right to first order
+        identity = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+        for _ in range(iterations):
+            end, points, times, _ = self._substep(z, t, y, h)
+            error = (end - target).norm(dim=1)
+            stages = _Stages(points[:, None], z.new_tensor([times]), y, z.new_tensor([h]))
+            jacobian = identity + _step_jacobians(self.field, stages, self.method)[:, 0]
+            if (error <= tolerance).all():
+                break
+            direction = torch.linalg.solve_ex(jacobian, (end - target)[..., None])[0][..., 0]
+            z = self._backtrack(z, direction, target, t, y, h, error)
+        lowest = 0.5 * torch.linalg.eigvalsh(jacobian + jacobian.mT)[:, 0]
+        symmetric = (jacobian - jacobian.mT).abs().amax((1, 2)) <= tolerance
+        bad = ~(error <= tolerance) | (torch.linalg.det(jacobian) <= 0) | (symmetric & (lowest <= 0))
+        if bad.any():
+            raise NotInvertible(
+                f"the step at t = {t:g} cannot be undone at {int(bad.sum())} of {len(z)} points: it folds space there "
+                f"(smallest eigenvalue of its Jacobian {lowest.min():.2g}, it must be positive). Use more substeps, or "
+                "a flow trained with a larger Hamilton-Jacobi weight"
+            )
+        return z
+
+    def _backtrack(
+        self, z: Tensor, direction: Tensor, target: Tensor, t: float, y: Tensor, h: float, error: Tensor
+    ) -> Tensor:
+        """z minus the longest of the steps 1, ½, ¼, … along ``direction`` that brings each point closer."""
+        best, pending = z, torch.ones_like(error, dtype=torch.bool)
+        for halvings in range(12):
+            trial = z - direction / 2**halvings
+            closer = pending & ((self._substep(trial, t, y, h)[0] - target).norm(dim=1) < error)
+            best = torch.where(closer[:, None], trial, best)
+            pending = pending & ~closer
+            if not pending.any():
+                break
+        return best

@@ -1,0 +1,139 @@
+"""How well single latents stand for single factors: MIG, DCI, and the alignment of simulated neurons with latents.
+
+Codes are (N, d), one row of latents for each image, and factors (N, F), the integers that made the image. Estimators
+are scikit-learn's. Each score is 1 for a perfect code and near 0 for one that knows nothing. Shapes that do not fit,
+NaN, and factors that are not integers or do not vary are a ValueError.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["DCI", "dci", "mutual_information", "mutual_information_gap", "unit_alignment"]
+
+
+def _codes(codes: Tensor, others: Tensor, what: str, latents: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays, once their shapes agree and they are finite; ``what`` names the others and their width."""
+    fits = codes.ndim == others.ndim == 2 and len(codes) == len(others) and codes.numel() and others.numel()
+    if not fits or codes.shape[1] < latents:
+        raise ValueError(
+            f"codes must be (N, d), d ≥ {latents}, and {what} with the same N, got {tuple(codes.shape)} and "
+            f"{tuple(others.shape)}"
+        )
+    if not (codes.isfinite().all() and others.isfinite().all()):
+        raise ValueError("codes or neurons hold NaN or infinite entries: look at the encoder that made them")
+    return codes.detach().cpu().double().numpy(), others.detach().cpu().numpy()
+
+
+def _factors(codes: Tensor, factors: Tensor, latents: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and factors as arrays, once every factor is an integer that varies."""
+    z, v = _codes(codes, factors, "factors (N, F)", latents)
+    if factors.is_floating_point():
+        raise ValueError(f"factors must be integers, got {factors.dtype}: number their values 0, 1, ...")
+    if (still := np.flatnonzero(np.ptp(v, 0) == 0)).size:
+        raise ValueError(f"factor {still[0]} has one value in all samples: leave it out, or draw samples that vary it")
+    return z, v
+
+
+def mutual_information(codes: Tensor, factors: Tensor, bins: int = 20) -> Tensor:
+    """I(z_i; v_j) of every latent with every factor, in nats: (d, F), each latent cut into equally wide ``bins`` ≥ 2.
+
+    >>> v = torch.arange(8)[:, None] % 2
+    >>> mutual_information(v.float(), v)  # log 2
+    tensor([[0.6931]])
+    """
+    from sklearn.metrics import mutual_info_score
+
+    if bins < 2:
+        raise ValueError(f"at least 2 bins are needed, got {bins}")
+    z, v = _factors(codes, factors)
+    cut = [np.digitize(column, np.histogram_bin_edges(column, bins)[1:-1]) for column in z.T]
+    return torch.tensor([[mutual_info_score(factor, column) for factor in v.T] for column in cut])
+
+
+def mutual_information_gap(codes: Tensor, factors: Tensor, bins: int = 20) -> float:
+    """MIG = (1/F) Σ_j ( I(z_first; v_j) - I(z_second; v_j) ) / H(v_j), of the two latents that know most of v_j.
+
+    0 for a factor that two latents know equally well, as in a duplicated or evenly rotated code. It takes at least two
+    latents. Source: Chen et al. 2018, section 4.1.
+    """
+    from sklearn.metrics import mutual_info_score
+
+    _, v = _factors(codes, factors, latents=2)
+    first, second = mutual_information(codes, factors, bins).topk(2, 0).values
+    entropy = torch.tensor([mutual_info_score(factor, factor) for factor in v.T])
+    return ((first - second) / entropy).mean().item()
+
+
+@dataclass(frozen=True)
+class DCI:
+    """Disentanglement, completeness and informativeness.
+
+    Attributes:
+        disentanglement: does each latent matter for one factor only? Weighted by how much it matters.
+        completeness: is each factor told by one latent only?
+        informativeness: accuracy with which factors are told from the code, on samples not fitted to.
+        importance: (d, F), how much each latent matters for each factor; columns sum to 1.
+    """
+
+    disentanglement: float
+    completeness: float
+    informativeness: float
+    importance: Tensor
+
+
+def dci(codes: Tensor, factors: Tensor, trees: int = 50, seed: int = 0) -> DCI:
+    """Disentanglement 1 - H_F(P_i), completeness 1 - H_d(P_j) and accuracy, from the importances of random forests.
+
+    For each of F ≥ 2 factors a forest of ``trees`` predicts its value from the d ≥ 2 latents, fitted to three quarters
+    of the samples. P_ij are its importances, normalised over factors for disentanglement and over latents for
+    completeness; H is the entropy to the base of the number of entries. Source: Eastwood & Williams 2018, section 3.
+    """
+    from sklearn.ensemble import RandomForestClassifier
+
+    z, v = _factors(codes, factors, latents=2)
+    if v.shape[1] < 2:
+        raise ValueError(f"DCI needs at least 2 factors, got {v.shape[1]}")
+    order = np.random.default_rng(seed).permutation(len(z))
+    held_out, fitted = order[: len(z) // 4], order[len(z) // 4 :]
+    columns, accuracies = [], []
+    for factor in v.T:
+        forest = RandomForestClassifier(trees, min_samples_leaf=3, max_features=None, random_state=seed)
+        forest.fit(z[fitted], factor[fitted])  # each split may use any latent, or useless ones would gain importance
+        columns.append(forest.feature_importances_)
+        accuracies.append(forest.score(z[held_out], factor[held_out]))
+    importance = np.stack(columns, 1)  # (d, F)
+    weight = importance.sum(1) / max(importance.sum(), 1e-300)  # a code that never varies has no importance at all
+    return DCI(
+        disentanglement=float(weight @ (1 - _entropy(importance))),
+        completeness=float(np.mean(1 - _entropy(importance.T))),
+        informativeness=float(np.mean(accuracies)),
+        importance=torch.from_numpy(importance),
+    )
+
+
+def _entropy(rows: np.ndarray) -> np.ndarray:
+    """Entropy of each row, normalised to sum 1, to base its length: from 0 (one entry) to 1 (all equal or all 0)."""
+    from scipy.stats import entropy
+
+    some = rows.any(1)
+    return np.where(some, entropy(np.where(some[:, None], rows, 1.0), base=rows.shape[1], axis=1), 1.0)
+
+
+def unit_alignment(neurons: Tensor, codes: Tensor, penalty: float = 0.05) -> Tensor:
+    """How well each neuron is told by a single latent: 1 - H_d(|w_n|), (M,), w_n its lasso regression on the latents.
+
+    The face-patch study in small: firing rates of M single neurons, (N, M), are regressed on the d ≥ 2 latents of a
+    model that has seen the same faces, both standardised first, with ``penalty`` as the weight of the lasso. A neuron
+    that no latent tells scores 0. Source: Higgins et al. 2021.
+    """
+    from sklearn.linear_model import Lasso
+    from sklearn.preprocessing import scale
+
+    z, y = _codes(codes, neurons, "neurons (N, M)")
+    weights = Lasso(penalty, fit_intercept=False).fit(scale(z), scale(y.astype(np.float64))).coef_
+    return torch.from_numpy(1 - _entropy(np.abs(weights).reshape(y.shape[1], -1)))

@@ -1,0 +1,190 @@
+"""The table and the figure of the comparison: every model, moved by what serves it best and by all else, over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from poflow_lite import plotting
+from poflow_lite.studies.study import mean_and_spread
+
+__all__ = ["best_operators", "comparison_dots", "figure", "margins", "notes", "rows", "table"]
+
+Result = Mapping[str, Any]
+
+FORMS = {"prediction": ".1f", "vp_score": ".2f", "reconstruction": ".1f", "cost": ".2f"}
+"""What is measured besides the errors, and how it is printed."""
+
+
+def rows(result: Result) -> pd.DataFrame:
+    """What was measured, unrounded: a row for every run and operator, and "floor" for its reconstruction.
+
+    Columns: "model", with the varied settings if there are any, "seed", "operator", the error of each transformation,
+    "prediction" and "vp_score" of the operator; "reconstruction", "clustering_accuracy" and "cost", time of a step ÷
+    that of the plain VAE, or of the cheapest model, belong to the model and stand in the row of its floor.
+
+    Raises:
+        ValueError: if no cell is done.
+    """
+    costs = next((cell["milliseconds"] for cell in result["cells"] if "costs_of" in cell), {})
+    unit, lines = costs.get("vae", min(costs.values(), default=1.0)), []
+    for cell in _runs(result):
+        cost = costs[cell["model"]] / unit if cell["model"] in costs else None
+        floor = {"equivariance_error": cell["references"]["reconstruction_floor"], "cost": cost}
+        floor |= {name: cell.get(name) for name in ("reconstruction", "clustering_accuracy")}
+        for operator, entry in {"floor": floor, **cell["operators"]}.items():
+            own = {name: entry.get(name) for name in (*FORMS, "clustering_accuracy")}
+            first = {"model": _label(cell, result), "seed": cell["seed"], "operator": operator}
+            lines.append({**first, **entry["equivariance_error"], **own})
+    found = pd.DataFrame(lines)
+    return found.astype(dict.fromkeys(found.columns[3:], float))
+
+
+def _runs(result: Result) -> list[Mapping[str, Any]]:
+    found = [cell for cell in result["cells"] if "operators" in cell]
+    if not found:
+        raise ValueError("no cell of the comparison is done: there is nothing to put into a table")
+    return found
+
+
+def _label(cell: Mapping[str, Any], result: Result) -> str:
+    varied = result["settings"]["vary"] or {}
+    return ", ".join([cell["model"], *(f"{name} = {cell['settings'][name]}" for name in varied)])
+
+
+def _means(result: Result) -> pd.DataFrame:
+    """Mean error over seeds of each transformation, for every (model, operator)."""
+    names = list(_runs(result)[0]["references"]["no_motion"])
+    return rows(result).groupby(["model", "operator"], sort=False)[names].mean()
+
+
+def best_operators(result: Result) -> dict[str, str]:
+    """Model ↦ the operator that serves it best, by the least error, all transformations weighing alike."""
+    means = _means(result)
+    relative = means.div(means.xs("floor", level="operator"), level="model").sum(axis=1)
+    return dict(relative.drop("floor", level="operator").groupby("model", sort=False).idxmin().tolist())
+
+
+def margins(result: Result, ours: str = "flow-factorized") -> dict[str, dict[str, float]]:
+    """How far the flow of ``ours`` lies below the best baseline under each operator: operator ↦ k ↦ share.
+
+    0.3 is an error 30 % below, a negative share one above. Baselines are all models but ``ours`` and the weakly
+    supervised one, which is the same model; their own motions, "roll" and PoFlow's "flow", are operators as well.
+    """
+    means = _means(result)
+    if (ours, "flow") not in means.index:
+        return {}
+    rivals = means[[not model.startswith((ours, "weakly-supervised")) for model, _ in means.index]]
+    best = rivals.drop("floor", level="operator", errors="ignore").groupby("operator", sort=False).min()
+    return (1 - means.loc[(ours, "flow")] / best).to_dict("index")
+
+
+def table(result: Result) -> pd.DataFrame:
+    """References, then each model moved by what serves it best, then all the rest: means ± spreads over seeds."""
+    first, best = _runs(result)[0]["references"], best_operators(result)
+    lines = []
+    for name in ("no_motion", "median_frame"):
+        errors = {k: f"{value:.0f}" for k, value in first[name].items()}
+        lines.append({"": "reference", "model": name.replace("_", " "), "moved by": "", **errors})
+    groups = dict(list(rows(result).groupby(["model", "operator"], sort=False)))
+    for mark, chosen in (("best", best.items()), ("", [name for name in groups if name not in best.items()])):
+        for model, operator in chosen:
+            own, floor = groups[model, operator], groups[model, "floor"]
+            shown = (
+                own.assign(reconstruction=floor["reconstruction"].values, cost=floor["cost"].values) if mark else own
+            )
+            forms = dict.fromkeys(errors, ".0f") | FORMS
+            texts = {name: mean_and_spread(_known(shown[name]), form) for name, form in forms.items()}
+            lines.append({"": mark, "model": model, "moved by": operator, **texts})
+    return pd.DataFrame(lines).fillna("").rename(columns={"vp_score": "VP score"})
+
+
+def _known(values: pd.Series) -> list[float | None]:
+    """Values over seeds, ``None`` where there is none; the cost of a model, which no seed changes, once."""
+    found = values.unique() if values.name == "cost" else values
+    return [None if pd.isna(value) else value for value in found]
+
+
+def notes(result: Result) -> list[str]:
+    """What the columns are, what the models share and in what they differ."""
+    runs, accuracies = _runs(result), rows(result).groupby("model", sort=False)["clustering_accuracy"].mean()
+    seeds = sorted({cell["seed"] for cell in runs})
+    said = [
+        f"{runs[0]['data_set']}, budget {runs[0]['budget']}, {runs[0]['device']}; "
+        f"{'mean ± standard deviation over' if len(seeds) > 1 else 'of'} "
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}.",
+        "Errors: L1 pixel intensities summed over frames. Prediction, reconstruction: nats per frame under N(x̂, I). "
+        "Cost: time of a training step ÷ that of the plain VAE. Best: the operator with the least error of a model, "
+        "all transformations weighing alike. Floor: frames encoded and decoded by themselves.",
+    ]
+    shares = [
+        f"{operator} {', '.join(f'{k} {round(share, 2) + 0.0:.0%}' for k, share in below.items())}"
+        for operator, below in margins(result).items()
+    ]
+    if shares:
+        said.append(
+            f"The flow of flow-factorized lies below the best baseline under each operator: {'; '.join(shares)}."
+        )
+    for model, share in accuracies.dropna().items():
+        said.append(f"{model} names {share:.1%} of the sequences rightly (best matching).")
+    varied = {"test_images", *(result["settings"]["vary"] or {})}
+    settings = {cell["model"]: {k: v for k, v in cell["settings"].items() if k not in varied} for cell in runs}
+    names = dict.fromkeys(name for own in settings.values() for name in own)
+    same = [name for name in names if len({str(own.get(name)) for own in settings.values()}) == 1]
+    if same:
+        shared = ", ".join(f"{name} {runs[0]['settings'][name]}" for name in same)
+        said.append(f"The same for all: {shared}.")
+    for model, found in settings.items():
+        if own := ", ".join(f"{name} {value}" for name, value in found.items() if name not in same):
+            said.append(f"{model}: {own}.")
+    return said
+
+
+def figure(result: Result) -> Figure:
+    """A line for each model, a marker for each operator, a panel for each thing measured."""
+    cell = _runs(result)[0]
+    title = f"{cell['data_set']}, budget {cell['budget']}"
+    return comparison_dots(rows(result), cell["references"]["no_motion"], title)
+
+
+def comparison_dots(rows: pd.DataFrame, no_motion: Mapping[str, float], title: str = "") -> Figure:
+    """One line for each model, one marker for each way to move its latents; one panel for each thing measured.
+
+    Args:
+        rows: of :func:`rows`.
+        no_motion: k ↦ error, the unit of the first panels.
+        title: says which data and budget are shown.
+    """
+    panels = {k: f"{k}: error ÷ no motion" for k in no_motion}
+    scores = {"prediction": "prediction (nats per frame)", "vp_score": "VP score", "cost": "time of a step ÷ plain VAE"}
+    panels |= {name: label for name, label in scores.items() if rows[name].notna().any()}
+    models, operators = (list(rows[name].unique()) for name in ("model", "operator"))
+    looks = {
+        name: {"color": plotting.COLORS[i % 10], "marker": plotting.MARKERS[i % 8]} for i, name in enumerate(operators)
+    }
+    lines = -(-len(panels) // 3)
+    fig, axes = plotting.figure(10.5, lines * (0.9 + 0.27 * len(models)), lines, 3, squeeze=False, sharey=True)
+    for (name, heading), axis in zip(panels.items(), axes.flat, strict=False):
+        for (model, operator), values in rows.groupby(["model", "operator"], sort=False)[name]:
+            values = values / no_motion.get(name, 1.0)
+            spread = values.std() if len(values) > 1 else None
+            style = {"linestyle": "none", "markersize": 6, "capsize": 2, "alpha": 0.85, **looks[operator]}
+            if values.notna().all():
+                axis.errorbar(values.mean(), models.index(model), xerr=spread, **style)
+        axis.set(xlabel=heading, yticks=range(len(models)), yticklabels=models)
+        axis.grid(axis="y", linewidth=0.4, alpha=0.6)
+    for axis in axes.flat[: len(no_motion)]:
+        axis.axvline(1.0, color="0.4", linewidth=0.8, linestyle="--")
+        axis.set_xlim(0, 1.45)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    axes[0, 0].invert_yaxis()
+    handles = [Line2D([], [], linestyle="none", label=name, **look) for name, look in looks.items()]
+    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
+    if title:
+        fig.suptitle(title, fontsize=10)
+    return fig

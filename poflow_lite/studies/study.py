@@ -1,0 +1,261 @@
+"""Studies: grids of cells that are measured alike and end in a table and a figure.
+
+A cell runs through joblib on this machine or a cluster, is never run twice, and fails alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+import joblib
+import torch
+
+from poflow_lite.io import command, machine, prepare_folder, require_known, versions, write_atomically, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+__all__ = ["BACKENDS", "Study", "mean_and_spread", "report", "run_cells", "run_study", "settings_of"]
+
+BACKENDS = ("loky", "dask", "ray")
+RESULT, ERROR = "cell.json", "error.txt"
+
+Cells = Mapping[str, Mapping[str, Any]]
+"""Name, which becomes a folder ↦ arguments of :attr:`Study.measure`, as JSON."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question, as a grid of cells.
+
+    Attributes:
+        name: of its files and of the command ``poflow-lite study NAME``.
+        cells: settings ↦ the cells of the grid; its keyword parameters are the settings of the study. It checks them,
+            and all that can be checked before anything is trained.
+        measure: (folder, **arguments of a cell) ↦ what was measured, as JSON; importable, so that another process can
+            call it.
+        table: result ↦ the table that people read, with its spreads; a row a model or variant.
+        figure: result ↦ the figure.
+        notes: result ↦ sentences below the table: what its columns are, by which rule figures are marked.
+        alone: settings ↦ cells that measure times, run one after the other when all others are done.
+    """
+
+    name: str
+    cells: Callable[..., Cells]
+    measure: Callable[..., dict[str, Any]]
+    table: Callable[[Mapping[str, Any]], pd.DataFrame]
+    figure: Callable[[Mapping[str, Any]], Figure]
+    notes: Callable[[Mapping[str, Any]], list[str]] = lambda result: []
+    alone: Callable[..., Cells] = lambda **settings: {}
+
+
+def settings_of(study: Study) -> dict[str, Any]:
+    """The settings of a study with their defaults."""
+    return {name: entry.default for name, entry in inspect.signature(study.cells).parameters.items()}
+
+
+def run_study(
+    study: Study,
+    out: str | Path,
+    *,
+    jobs: int = 1,
+    backend: str = "loky",
+    progress: bool = True,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Run all cells of a study that are not done yet; write ``NAME.json``, ``NAME.png``, ``table.csv``, ``table.md``.
+
+    Args:
+        study: which.
+        out: folder of the study, with one folder inside for each cell.
+        jobs, backend, progress: as for :func:`run_cells`.
+        settings: those that differ from :func:`settings_of`.
+
+    Returns:
+        The content of ``NAME.json``: "study", "command", "versions", "machine", "settings", "cells", each with its
+        name, its arguments and what was measured, and "failed", name ↦ error.
+
+    Raises:
+        ValueError, FileNotFoundError: for a mistake in the settings, before anything is trained.
+    """
+    known = settings_of(study)
+    for name in settings:
+        require_known(f"setting of the study {study.name}", name, known)
+    settings = known | settings
+    grid, alone = study.cells(**settings), study.alone(**settings)
+    done, failed = run_cells(study.measure, grid, out, jobs=jobs, backend=backend, progress=progress)
+    if alone:
+        further = run_cells(study.measure, alone, out, progress=progress)
+        done, failed = done | further[0], failed | further[1]
+    arguments = {**grid, **alone}
+    result = {
+        "study": study.name,
+        "command": command(),
+        "versions": versions(),
+        "machine": machine(torch.device("cpu")),
+        "settings": settings,
+        "cells": [{"cell": name, **arguments[name], **measured} for name, measured in done.items()],
+        "failed": failed,
+    }
+    result = json.loads(json.dumps(result))  # as in the file: tuples have become lists
+    write_json(prepare_folder(out) / f"{study.name}.json", result)
+    if result["cells"]:
+        report(study, result, out)
+    return result
+
+
+def report(study: Study, result: Mapping[str, Any], out: str | Path) -> str:
+    """Write the table and the figure of a result, as run or as recorded, into ``out``; give the table as Markdown."""
+    folder, table = prepare_folder(out), study.table(result)
+    lines = [list(map(str, table.columns)), ["---"] * table.shape[1], *table.astype(str).values.tolist()]
+    markdown = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    origin = f"`{result['command']}`, " + ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    text = "\n\n".join([markdown, *study.notes(result), origin]) + "\n"
+    csv = table.to_csv(index=False, lineterminator="\n")
+    for name, content in (("table.md", text), ("table.csv", csv)):
+        write_atomically(folder / name, lambda path, content=content: path.write_text(content, encoding="utf-8"))
+    figure = study.figure(result)
+    write_atomically(folder / f"{study.name}.png", lambda path: figure.savefig(path, dpi=150, format="png"))
+    return text
+
+
+def mean_and_spread(values: Sequence[float | None], form: str) -> str:
+    """ "mean ± standard deviation" of what seeds gave, each in this format; no spread for one, "" where one is missing.
+
+    >>> mean_and_spread([1.0, 2.0], ".1f")
+    '1.5 ± 0.7'
+    """
+    if not len(values) or None in values:
+        return ""
+    spread = f" ± {stdev(values):{form}}" if len(values) > 1 else ""
+    return f"{mean(values):{form}}{spread}"
+
+
+# --- the grid -----------------------------------------------------------------------------------------------------
+
+
+def run_cells(
+    work: Callable[..., dict[str, Any]],
+    cells: Cells,
+    out: str | Path,
+    *,
+    jobs: int = 1,
+    backend: str = "loky",
+    progress: bool = True,
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Run ``work(folder=out/name, **arguments)`` for every cell; keep each result in ``out/name/cell.json``.
+
+    A cell whose result is there is not run again, so the same call goes on where an interrupted one stopped. A cell
+    that raises leaves its traceback in ``out/name/error.txt``; the others go on, and the next call tries it again.
+
+    Args:
+        work: what a cell does.
+        cells: name ↦ arguments, as JSON; the name becomes a folder.
+        out: folder of the grid.
+        jobs: cells that run at once. With several, each gets an equal share of the processor cores.
+        backend: one of :data:`BACKENDS`, joblib's: processes on this machine, or a Dask or Ray cluster that shares
+            this file system. Without a Dask client in this process, one is started from Dask's own configuration: the
+            scheduler at DASK_SCHEDULER_ADDRESS, or a cluster on this machine.
+        progress: show a bar over the cells.
+
+    Returns:
+        Name ↦ result of the cells that are done, and name ↦ one line for those that failed.
+
+    Raises:
+        ValueError: for an unknown backend or one that is not installed, no cells, ``jobs`` below 1, or a folder that
+            holds a cell of this name with other arguments.
+    """
+    from tqdm.auto import tqdm
+
+    require_known("backend", backend, BACKENDS)
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    if not cells:
+        raise ValueError("the grid is empty: name at least one model and one seed")
+    folders = {name: Path(out) / name for name in cells}
+    left = [name for name, folder in folders.items() if not _is_done(folder, cells[name])]
+    for name in left:
+        prepare_folder(folders[name])
+    threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
+    calls = (joblib.delayed(_run_cell)(work, folders[name], dict(cells[name]), threads) for name in left)
+    failures = {}
+    bar = tqdm(total=len(cells), initial=len(cells) - len(left), disable=not progress, desc="cells", unit="cell")
+    with bar, _parallel(backend, jobs) as parallel:
+        for name, error in parallel(calls):
+            bar.update()
+            if error:
+                failures[name] = error
+                bar.write(f"{name} failed: {error} (see {folders[name] / ERROR})")
+    done = {name: _read(folder)["result"] for name, folder in folders.items() if (folder / RESULT).exists()}
+    return done, failures
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / RESULT).read_text(encoding="utf-8"))
+
+
+def _is_done(folder: Path, arguments: Mapping[str, Any]) -> bool:
+    if not (folder / RESULT).exists():
+        return False
+    before, now = _read(folder)["arguments"], json.loads(json.dumps(dict(arguments)))
+    if before != now:
+        different = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        raise ValueError(
+            f"{folder} holds a cell of another grid (different: {', '.join(different)}): "
+            "choose another folder with --out"
+        )
+    return True
+
+
+def _run_cell(
+    work: Callable[..., dict[str, Any]], folder: Path, arguments: dict[str, Any], threads: int | None
+) -> tuple[str, str | None]:
+    """Run one cell where joblib put it; give its name and, if it failed, the last line of the traceback."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        result = work(folder=folder, **arguments)
+        write_json(folder / RESULT, {"arguments": arguments, "result": result})
+        (folder / ERROR).unlink(missing_ok=True)
+    except Exception as error:  # whatever it is, it is this cell's alone: the others go on
+        report = traceback.format_exc()
+        write_atomically(folder / ERROR, lambda path: path.write_text(report, encoding="utf-8"))
+        return folder.name, f"{type(error).__name__}: {error}"
+    return folder.name, None
+
+
+@contextmanager
+def _parallel(backend: str, jobs: int) -> Iterator[joblib.Parallel]:
+    """joblib's Parallel on a backend, results in the order in which they come; what had to be started is closed."""
+    client = None
+    if backend == "dask":
+        try:
+            from distributed import Client, default_client
+        except ImportError:
+            raise ValueError("the backend dask needs a package that is missing: pip install distributed") from None
+        try:
+            default_client()  # the caller's own cluster
+        except ValueError:
+            client = Client()
+    if backend == "ray":
+        try:
+            from ray.util.joblib import register_ray
+        except ImportError:
+            raise ValueError("the backend ray needs a package that is missing: pip install ray") from None
+        register_ray()
+    try:
+        with joblib.parallel_config(backend=backend, n_jobs=jobs):
+            yield joblib.Parallel(return_as="list" if backend == "ray" else "generator_unordered")
+    finally:
+        if client is not None:
+            client.close()

@@ -1,0 +1,110 @@
+"""The study of learned transport: clouds carried with and without Hamilton-Jacobi, force and initial condition."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.figure import Figure
+
+from poflow_lite import plotting
+from poflow_lite.datasets import sample_pair
+from poflow_lite.io import require_known, write_atomically
+from poflow_lite.models import measure_transport, train_transport
+from poflow_lite.studies.study import Study, mean_and_spread
+
+__all__ = ["SIZES", "STUDY", "VARIANTS", "path_panels"]
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "Hamilton-Jacobi": {},
+    "with force": {"force": True},
+    "with initial condition": {"initial": 100.0},
+    "with both": {"force": True, "initial": 100.0},
+    "no Hamilton-Jacobi": {"hamilton_jacobi": 0.0},
+}
+"""Name ↦ what it changes in :func:`models.train_transport`."""
+
+SIZES: dict[str, dict[str, int]] = {"gaussians": {"steps": 400, "width": 64}, "moons": {"steps": 2000, "width": 128}}
+"""Pair of clouds ↦ how long and how large it is trained: seconds, and half a minute, on two CPU cores."""
+
+_MEASURED = {
+    "ot_gap": "OT gap", "energy_ratio": "energy ÷ W₂²", "straightness": "straightness", "endpoint_error": "end error",
+    "sampling_error": "sampling error", "smallest_eigenvalue": "smallest eigenvalue", "seconds": "seconds",
+}  # fmt: skip
+
+
+def cells(
+    pairs: Sequence[str] = tuple(SIZES), variants: Sequence[str] = tuple(VARIANTS), seeds: Sequence[int] = (0,)
+) -> dict[str, dict[str, Any]]:
+    """A cell for each pair of :data:`SIZES`, variant of :data:`VARIANTS` and seed."""
+    for what, names, known in (("pair", pairs, SIZES), ("variant", variants, VARIANTS)):
+        for name in names:
+            require_known(what, name, known)
+    places = [{"pair": p, "variant": v, "seed": s, **SIZES[p]} for p, v, s in product(pairs, variants, seeds)]
+    return {"{pair}-{variant}-seed-{seed}".format(**place).replace(" ", "-"): place for place in places}
+
+
+def measure(folder: Path, pair: str, variant: str, seed: int, **sizes: int) -> dict[str, Any]:
+    """Seconds of training and the figures of a :class:`models.TransportReport`; 150 paths stay in ``paths.npy``."""
+    began = time.perf_counter()
+    transport, _ = train_transport(pair, seed=seed, progress=False, **sizes, **VARIANTS[variant])
+    seconds = time.perf_counter() - began
+    with torch.no_grad():
+        paths = transport.rollout(sample_pair(pair, 150, torch.Generator().manual_seed(0)).source).z.numpy()
+    write_atomically(folder / "paths.npy", lambda path: np.save(path, paths))
+    return {"seconds": seconds, **measure_transport(transport, pair, count=1000, repeats=5).as_dict()}
+
+
+def table(result: Mapping[str, Any]) -> pd.DataFrame:
+    """A row for each pair and variant: means ± spreads over seeds."""
+    groups = pd.DataFrame(result["cells"]).groupby(["pair", "variant"], sort=False)[list(_MEASURED)]
+    return groups.agg(lambda values: mean_and_spread(list(values), ".2f")).rename(columns=_MEASURED).reset_index()
+
+
+def notes(result: Mapping[str, Any]) -> list[str]:
+    """What the columns are."""
+    return [
+        "OT gap: energy of the paths ÷ exact W₂² between their starts and their ends, at best 1. End error: W₂ from "
+        "the ends to fresh target points; sampling error: W₂ of two sets of those. Eigenvalue: of I + ∇²u, the least."
+    ]
+
+
+def figure(result: Mapping[str, Any]) -> Figure:
+    """A dot for each seed: OT gap, straightness and end error of each variant on each pair of clouds."""
+    found = pd.DataFrame(result["cells"])
+    fig, axes = plotting.figure(9.5, 1.2 + 0.4 * found["variant"].nunique(), 1, 3, sharey=True)
+    colors = plotting.COLORS[: found["pair"].nunique()]
+    for axis, name in zip(axes, ("ot_gap", "straightness", "endpoint_error"), strict=True):
+        shown = {"x": name, "y": "variant", "hue": "pair", "legend": axis is axes[2]}
+        sns.stripplot(found, **shown, palette=colors, dodge=True, jitter=False, alpha=0.7, ax=axis)
+        axis.set(xlabel=_MEASURED[name], ylabel="")
+        axis.grid(axis="y", linewidth=0.4)
+    sns.move_legend(axes[2], "center left", bbox_to_anchor=(1.0, 0.5), frameon=False, title="")
+    return fig
+
+
+def path_panels(result: Mapping[str, Any], folder: str | Path, pair: str, seed: int = 0) -> Figure:
+    """Paths of each variant over the target, from the result of a study and the folder in which it was run."""
+    shown = [cell for cell in result["cells"] if (cell["pair"], cell["seed"]) == (pair, seed)]
+    if not shown:
+        raise ValueError(f"there is no cell of {pair} with seed {seed}: run the study transport with them")
+    target = sample_pair(pair, 300, torch.Generator().manual_seed(0)).target
+    fig, axes = plotting.figure(2.6 * len(shown), 3.3, 1, len(shown), squeeze=False, sharex=True, sharey=True)
+    for axis, cell in zip(axes.flat, shown, strict=True):
+        z = torch.from_numpy(np.load(Path(folder) / cell["cell"] / "paths.npy"))
+        plotting.tracks(axis, z)
+        for points, index, label in ((target, 7, "target"), (z[:, 0], 0, "start"), (z[:, -1], 1, "end")):
+            plotting.cloud(axis, points, index, label)
+        axis.set_title(f"{cell['variant']}\nOT gap {cell['ot_gap']:.2f}", fontsize=9)
+    fig.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, markerscale=2)
+    return fig
+
+
+STUDY = Study("transport", cells, measure, table, figure, notes)

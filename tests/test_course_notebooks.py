@@ -1,0 +1,218 @@
+"""The tools behind the notebooks: every committed lesson is sound, and what is built of it holds what it should."""
+
+import copy
+import json
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from poflow_lite import course
+
+ROOT = Path(__file__).parent.parent
+LESSONS = course.find_lessons(ROOT / "notebooks")
+every_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+
+
+def write(path, *cells):
+    nbformat.write(new_notebook(cells=list(cells)), path)
+    return path
+
+
+@every_lesson
+def test_a_committed_lesson_is_sound(path):
+    assert course.lint(path) == []
+
+
+# --- the set-up cell ----------------------------------------------------------------------------------------------
+
+
+def test_the_repository_address_is_kept_in_one_place():
+    address = re.search(r'^Repository = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    assert address == course.REPOSITORY
+    assert course.REPOSITORY in course.setup_cell()
+
+
+def test_the_setup_cell_does_nothing_where_the_package_imports(monkeypatch):
+    monkeypatch.setattr("subprocess.run", lambda *a, **o: pytest.fail("it installed something"))
+    exec(course.setup_cell(), {})
+
+
+def test_the_setup_cell_installs_elsewhere_keeps_torch_and_says_kindly_when_it_fails(monkeypatch):
+    import importlib.util
+
+    real, called = importlib.util.find_spec, []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "poflow_lite" else real(name))
+    monkeypatch.setattr("subprocess.run", called.append)  # an installation that fails raises nothing by itself
+    with pytest.raises(AssertionError, match="did not install"):
+        exec(course.setup_cell(), {})
+    assert {f"{name}=={version(name)}" for name in ("torch", "torchvision", "numpy")} < set(called[0])
+    assert f"git+{course.REPOSITORY}" in called[0]
+
+
+def test_recorded_results_are_found_from_the_repository_and_from_its_notebooks(tmp_path, monkeypatch):
+    for folder in ("data/results", "notebooks"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "data/results/x.json").write_text('{"a": 1}')
+    for place in (tmp_path, tmp_path / "notebooks"):
+        monkeypatch.chdir(place)
+        assert course.recorded("x.json") == {"a": 1}
+    with pytest.raises(FileNotFoundError, match=r"no data/results/y.json here: run this from the folder of the course"):
+        course.recorded("y.json")
+
+
+# --- execution ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.enable_socket  # to the kernel, on this machine
+def test_executing_saves_outputs_and_drops_widget_views(tmp_path):
+    path = write(tmp_path / "00-x.ipynb", new_code_cell("import ipywidgets\nprint(6 * 7)\nipywidgets.IntSlider()"))
+    seconds = course.execute(path)
+    saved = nbformat.read(path, as_version=4)
+    assert [output.get("text") for output in saved.cells[0].outputs] == ["42\n"]
+    assert saved.metadata["poflow"]["seconds"] == pytest.approx(seconds, abs=0.1)
+    assert saved.metadata["language_info"]["file_extension"] == ".py"  # nbconvert writes a script, not a .txt
+    assert "widgets" not in saved.metadata
+
+
+@pytest.mark.enable_socket
+def test_a_failing_lesson_is_reported_and_left_as_it_was(tmp_path):
+    path = write(tmp_path / "00-x.ipynb", new_code_cell("1 / 0"))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"00-x.ipynb stopped: ZeroDivisionError: division by zero"):
+        course.execute(path)
+    assert path.read_bytes() == before
+
+
+# --- builds -------------------------------------------------------------------------------------------------------
+
+
+def cells_of(path, kind):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+@pytest.mark.enable_socket  # nbgrader looks for a running server when it is imported
+@every_lesson
+def test_the_students_build_holds_no_solution_output_answer_or_note(path, tmp_path):
+    (built,) = course.build([path], tmp_path)
+    text, code = built.read_text(), cells_of(built, "code")
+    assert "### BEGIN SOLUTION" in path.read_text()
+    assert not re.search("SOLUTION|Notes for teachers|Marking|Misconceptions", text)
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    stubs = [cell for cell in code if "raise NotImplementedError" in cell.source]
+    assert len(stubs) == len([cell for cell in cells_of(path, "code") if "BEGIN SOLUTION" in cell.source])
+    assert not any(cell.metadata.get("jupyter", {}).get("source_hidden") for cell in stubs)
+    prose = "\n\n".join(cell.source for cell in cells_of(built, "markdown"))
+    quiz = re.search(r"^## Quiz(.*?)^## ", prose, re.DOTALL | re.MULTILINE)[1]
+    assert "?" in quiz
+    assert "<details>" not in quiz
+    assert "## References" in prose
+    assert "**Next" in prose
+
+
+@pytest.mark.enable_socket
+def test_the_other_builds_hold_more(tmp_path):
+    (solutions,), (teacher,) = (course.build(LESSONS[:1], tmp_path / kind, kind) for kind in ("solutions", "teacher"))
+    assert teacher.read_text() == LESSONS[0].read_text()
+    assert not any(cell.outputs for cell in cells_of(solutions, "code"))
+    as_committed = [cell.source for cell in nbformat.read(LESSONS[0], as_version=4).cells]
+    assert [cell.source for cell in nbformat.read(solutions, as_version=4).cells] == as_committed
+
+
+@pytest.mark.enable_socket
+def test_a_section_of_notes_for_teachers_is_left_out_whole(tmp_path):
+    folded = "<details><summary>Answer</summary>\nyes\n</details>"
+    prose = [
+        f"## 1\n\n{folded}",
+        f"## Quiz\n\n1. a?\n\n{folded}\n\n### b\n\n{folded}\n\n## Notes for teachers\n\nx",
+        "y",
+    ]
+    path = write(
+        tmp_path / "00-x.ipynb", *map(new_markdown_cell, prose), new_code_cell("z"), new_markdown_cell("# End")
+    )
+    (built,) = course.build([path], tmp_path / "out")
+    assert [cell.source for cell in nbformat.read(built, as_version=4).cells] == [
+        prose[0],
+        "## Quiz\n\n1. a?\n\n### b",
+        "# End",
+    ]
+
+
+def test_a_build_refuses_to_overwrite_the_lessons_and_an_unknown_kind(tmp_path):
+    path = write(tmp_path / "00-x.ipynb", new_code_cell("1"))
+    (tmp_path / "link").symlink_to(tmp_path)
+    for out in (tmp_path, tmp_path / "link"):
+        with pytest.raises(ValueError, match="is where the lessons are: build into another folder"):
+            course.build([path], out)
+    with pytest.raises(ValueError, match="unknown build 'slides'; known: student, solutions, teacher"):
+        course.build([path], tmp_path / "out", "slides")
+
+
+# --- lint: each rule is broken on purpose in an otherwise sound lesson ----------------------------------------------
+
+
+def sound():
+    """The smallest lesson without a problem, as a dictionary."""
+    header = "# T\n**You will** a\n**Before this** b\n**Notation** c\n**Run time** under 9 s\n**Needs** d"
+    filler = [new_markdown_cell(f"text {i}") for i in range(34)]
+    quiz = new_markdown_cell("## Quiz\n" + "<details>x</details>\n" * 5)
+    sections = [new_markdown_cell(f"## {name}") for name in ("Break it", "Exercises", "References")]
+    code = [new_code_cell(course.setup_cell()), new_code_cell("x = 1"), new_code_cell("x")]
+    for number, cell in enumerate(code, start=1):
+        cell.execution_count = number
+    cells = [new_markdown_cell(header), *code, *filler, quiz, *sections, new_markdown_cell("**Next:** more")]
+    notebook = json.loads(json.dumps(new_notebook(cells=cells, metadata={"poflow": {"seconds": 3.0}})))
+    add(notebook, "display_data", data={"image/png": ""}, metadata={"image/png": {"alt": "a line"}})
+    add(notebook, "display_data", data={"text/html": '<img src="x" alt="a line">'}, metadata={})
+    return notebook
+
+
+def add(notebook, kind, **content):
+    notebook["cells"][3]["outputs"].append({"output_type": kind, **content})
+
+
+BREAKS = {
+    "execution count": lambda n: n["cells"][2].update(execution_count=7),
+    "over the limit of 25": lambda n: n["cells"][2].update(source="x = 1\n" * 26),
+    "a magic": lambda n: n["cells"][2].update(source="%matplotlib inline"),
+    "its output is checked but it has none": lambda n: n["cells"][2].update(source="# NBVAL_CHECK_OUTPUT\nx"),
+    "raises-exception": lambda n: n["cells"][2]["metadata"].update(tags=["raises-exception"]),
+    "an error among the outputs": lambda n: add(n, "error", ename="E", evalue="", traceback=[]),
+    "text on standard error": lambda n: add(n, "stream", name="stderr", text="careful"),
+    "absolute path": lambda n: add(n, "stream", name="stdout", text="saved in /home/ann/x.png"),
+    "without alternative text": lambda n: n["cells"][3]["outputs"][0].update(metadata={}),
+    "figure without alternative text": lambda n: add(n, "display_data", data={"text/html": "<img src='x'>"}),
+    "a Markdown image has no alternative text": lambda n: n["cells"][5].update(source="![](x.png)"),
+    "metadata.widgets": lambda n: n["metadata"].update(widgets={}),
+    "the first code cell": lambda n: n["cells"][1].update(source="import torch"),
+    "the header lacks **Needs**": lambda n: n["cells"][0].update(source="# T\n**You will** a"),
+    "took 10.0 s, the header claims 9 s": lambda n: n["metadata"].update(poflow={"seconds": 10.0}),
+    "never executed": lambda n: n["metadata"].pop("poflow"),
+    "no section '## Break it'": lambda n: n["cells"][-4].update(source="broken"),
+    "fewer than five quiz answers": lambda n: n["cells"][-5].update(source="## Quiz"),
+    "does not lead to the next lesson": lambda n: n["cells"][-1].update(source="bye"),
+    "a lesson has 40 to 66": lambda n: n["cells"].__delitem__(slice(10, 16)),
+    "median code cell": lambda n: [cell.update(source="x = 1\n" * 9) for cell in n["cells"][2:4]],
+    "over the limit of 3 MB": lambda n: add(n, "stream", name="stdout", text="x" * 3_000_001),
+}
+
+
+def problems_of(notebook, tmp_path):
+    path = tmp_path / "00-x.ipynb"
+    path.write_text(json.dumps(notebook))
+    return course.lint(path)
+
+
+def test_a_sound_lesson_has_no_problem(tmp_path):
+    assert problems_of(sound(), tmp_path) == []
+
+
+@pytest.mark.parametrize("message", BREAKS)
+def test_lint_sees(message, tmp_path):
+    notebook = copy.deepcopy(sound())
+    BREAKS[message](notebook)
+    found = problems_of(notebook, tmp_path)
+    assert any(message in problem for problem in found), found

@@ -1,0 +1,311 @@
+"""Models that are not told k: their KL terms and noise, that no label is seen, their gradients, and that they find out."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import SHAPE, encoder_and_decoder, generator
+from torch.distributions import Bernoulli, Categorical, Normal, kl_divergence
+from torch.nn import functional as F
+
+from poflow_lite.datasets import Batch, TransformationSequences
+from poflow_lite.fields import DivergenceFreeField, Force, MixedFields
+from poflow_lite.flows import DiffusionPrior, Flow
+from poflow_lite.metrics import match_transformations
+from poflow_lite.models import FlowFactorizedVAE, GumbelSoftmax, InferredFlowVAE, SpikeAndSlab
+from poflow_lite.networks import TransformationEncoder
+
+LATENT, T, K = 2, 4, 3
+pytestmark = pytest.mark.usefixtures("double")
+both = pytest.mark.parametrize("posterior", [GumbelSoftmax(), SpikeAndSlab(0.3, 2.0)], ids=["gumbel", "slab"])
+
+
+@pytest.fixture
+def build(make_potential):
+    """A tiny model with every parameter random; three potentials, or for coefficients two and a field that turns."""
+
+    def make(posterior=None, **options):
+        posterior, field, force = posterior or GumbelSoftmax(), make_potential(LATENT, K, horizon=T), None
+        if posterior.names_k:
+            force = Force(LATENT, K, 8, T)
+        else:
+            turning = DivergenceFreeField(LATENT, 1, width=5, horizon=T)
+            field, options = (
+                MixedFields([make_potential(LATENT, 2, horizon=T), turning]),
+                {"hamilton_jacobi": 0} | options,
+            )
+        prior = DiffusionPrior(K, 0.2)
+        with torch.no_grad():
+            prior.raw.add_(torch.randn(K))
+        inference = TransformationEncoder(SHAPE, K if posterior.names_k else 3 * K, channels=(4,), hidden=6)
+        parts = *encoder_and_decoder(LATENT), Flow(field), prior, force
+        return InferredFlowVAE(*parts, inference=inference, posterior=posterior, **options)
+
+    return make
+
+
+def batch_of(count=6, frames=2):
+    sequences = TransformationSequences(torch.rand(count, *SHAPE, generator=generator()), horizon=T)
+    return sequences.sample(count, frames, generator(1))
+
+
+# --- spike and slab -----------------------------------------------------------------------------------------------
+
+
+def random_raw(count=5, fields=3):
+    return torch.randn(count, 3 * fields, generator=generator()) * torch.tensor([2.0, 1.0, 1.0]).repeat_interleave(
+        fields
+    )
+
+
+@pytest.mark.parametrize("empty", [0.0, 1.5, 40.0])
+def test_spike_kl_is_the_sum_over_all_codes_of_the_prior_that_avoids_the_empty_one(empty):
+    posterior, activity = SpikeAndSlab(0.2, empty), 0.2
+    logits = posterior.parts(random_raw())[0]
+    codes = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)))  # (8, M)
+    weight = torch.tensor([activity ** c.sum() * (1 - activity) ** (3 - c.sum()) for c in codes])
+    weight[0] *= math.exp(-empty)
+    log_p = (weight / weight.sum()).log()
+    log_q = Bernoulli(logits=logits[:, None]).log_prob(codes).sum(-1)  # (B, 8)
+    torch.testing.assert_close(posterior.spike_kl(logits), (log_q.exp() * (log_q - log_p)).sum(1))
+
+
+def test_slab_kl_is_paid_by_the_fields_that_are_on():
+    posterior, raw = SpikeAndSlab(slab=(1.5, 0.3)), random_raw()
+    logits, shift, log_ratio = raw.chunk(3, 1)
+    each = kl_divergence(Normal(1.5 + shift, 0.3 * log_ratio.exp()), Normal(torch.tensor(1.5), torch.tensor(0.3)))
+    torch.testing.assert_close(posterior.kl(raw)["slab"], (logits.sigmoid() * each).sum(1))
+
+
+def test_both_together_are_the_divergence_of_spike_and_slab_by_monte_carlo():
+    """E_q[log q(s, w) - log p(s, w)], where the slab of a field that is off has the prior for its posterior."""
+    posterior, raw, draws = SpikeAndSlab(0.2, 0.0, (1.0, 0.5)), random_raw(count=1), 200_000
+    logits, mean, scale = (part[0] for part in posterior.parts(raw))
+    torch.manual_seed(2)
+    on = Bernoulli(logits=logits).sample((draws,))
+    slab, prior = Normal(mean, scale), Normal(torch.tensor(1.0), torch.tensor(0.5))
+    w = torch.where(on.bool(), slab.sample((draws,)), prior.sample((draws, 3)))
+    ratios = Bernoulli(logits=logits).log_prob(on) - Bernoulli(torch.tensor(0.2)).log_prob(on)
+    ratios = (ratios + on * (slab.log_prob(w) - prior.log_prob(w))).sum(1)
+    found = sum(posterior.kl(raw).values()).item()
+    assert abs(found - ratios.mean()) < 4 * ratios.std() / draws**0.5 < 0.04 * abs(found)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 3.0])
+def test_relaxed_samples_have_the_probabilities_of_the_discrete_ones_at_every_temperature(temperature):
+    """Logistic noise for a spike, Gumbel noise for an index; a Gumbel for a spike would be off by up to a sixth."""
+    logits, draws = torch.tensor([-2.0, -0.5, 0.0, 1.0]), 40_000
+    raw = torch.cat([logits, torch.zeros(4), torch.full((4,), -8.0)]).expand(draws, -1)
+    spikes = (SpikeAndSlab(slab=(1.0, 0.01)).sample(raw, temperature, generator(3)) > 0.5).double().mean(0)
+    indices = GumbelSoftmax().sample(logits.expand(draws, -1), temperature, generator(3)).argmax(1)
+    shares = indices.bincount(minlength=4) / draws
+    for found, probability in ((spikes, logits.sigmoid()), (shares, logits.softmax(0))):
+        assert (found - probability).abs().max() < 4 * 0.5 / draws**0.5
+
+
+def test_as_the_temperature_falls_a_sample_becomes_the_spike_times_the_slab():
+    raw = torch.tensor([[0.0, 2.0, 0.0]]).expand(40_000, -1)
+    g = SpikeAndSlab(slab=(1.0, 0.5)).sample(raw, 1e-4, generator(4))[:, 0]
+    on = g.abs() > 0.5
+    assert ((g.abs() > 0.01) & ~on).double().mean() < 0.001
+    assert (g[on].mean().item(), g[on].std().item()) == pytest.approx((3.0, 0.5), abs=0.02)
+    assert on.double().mean() == pytest.approx(0.5, abs=0.01)
+    onehot = GumbelSoftmax().sample(torch.zeros(1000, 3), 1e-3, generator())
+    assert onehot.amax(1).min() > 0.5
+    torch.testing.assert_close(onehot.sum(1), torch.ones(1000))
+
+
+@pytest.mark.parametrize("logit", [-1000.0, 1000.0])
+def test_a_spike_that_is_certain_has_finite_terms_and_slopes(logit):
+    raw = torch.cat([torch.full((2, 3), logit), torch.ones(2, 6)], 1).requires_grad_()
+    posterior = SpikeAndSlab(0.2, 10.0, (1.0, 0.5))
+    total = sum(posterior.kl(raw).values()).sum() + posterior.sample(raw, 0.3, generator()).sum()
+    (slope,) = torch.autograd.grad(total, raw)
+    assert total.isfinite()
+    assert slope.isfinite().all()
+
+
+def test_the_mode_is_the_mean_slab_of_each_probable_spike_or_the_most_probable_index():
+    raw = torch.tensor([[0.1, -0.1, 3.0, 1.0, 4.0, -2.0, 0.0, 0.0, 0.0]])
+    assert torch.equal(SpikeAndSlab().mode(raw), torch.tensor([[2.0, 0.0, -1.0]]))
+    assert GumbelSoftmax().mode(raw).tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    ("posterior", "logits", "expected", "slope"),
+    [
+        (GumbelSoftmax(), [0.0, 0.0, -1000.0], -math.log(3) + (1000 + 3 * math.log(2)) / 3, [1 / 6, 1 / 6, -1 / 3]),
+        (SpikeAndSlab(0.25), [0.0, -1000.0, 1000.0],
+         math.log(0.25 / 0.5) * 0.25 + math.log(0.75 / 0.5) * 0.75
+         + 0.25 * (math.log(0.25) + 1000) + 0.75 * math.log(0.75)
+         + 0.25 * math.log(0.25) + 0.75 * (math.log(0.75) + 1000), [0.25, -0.25, 0.75]),
+    ],
+)  # fmt: skip
+def test_what_no_sequence_uses_is_called_back_by_a_finite_slope(posterior, logits, expected, slope):
+    """Where its share of the batch underflows to 0: once a NaN that ended training, then a slope that left it idle."""
+    raw = torch.tensor([logits]).repeat(4, 1)
+    raw = (raw if posterior.names_k else torch.cat([raw, torch.zeros(4, 6)], 1)).requires_grad_()
+    uneven = posterior.balance(raw)
+    torch.testing.assert_close(uneven, torch.tensor(expected))
+    (found,) = torch.autograd.grad(uneven, raw)
+    torch.testing.assert_close(found.sum(0)[:3], torch.tensor(slope))  # q̄ less what is asked for, summed over the batch
+
+
+# --- the model ----------------------------------------------------------------------------------------------------
+
+
+@both
+def test_permuting_the_labels_changes_nothing(build, posterior):
+    model, batch = build(posterior).eval(), batch_of()
+    loss = model.terms(batch, generator()).loss
+    for labels in (batch.k.flip(0), (batch.k + 1) % K, torch.zeros(6, dtype=torch.long)):
+        assert torch.equal(model.terms(replace(batch, k=labels), generator()).loss, loss)
+
+
+@both
+def test_terms_are_those_of_the_supervised_model_at_the_sampled_weights(build, posterior):
+    model, batch, draws = build(posterior, temperature=(0.7, 0.7), kl_weight=4.0, balance=50.0), batch_of(), generator()
+    terms, raw = model.terms(batch, generator()), model.inference(batch.frames)
+    if posterior.names_k:
+        y = ((raw - torch.empty(6, K).exponential_(generator=draws).log()) / 0.7).softmax(1)
+        q, used = raw.softmax(1), raw.softmax(1).mean(0)
+        expected = {"kl_k": 4 * kl_divergence(Categorical(q), Categorical(torch.ones(K) / K))}
+        expected["balance"] = (-50 * (K * used).log().mean()).expand(6)
+    else:
+        logits, mean, scale = posterior.parts(raw)
+        u = torch.empty(6, K).uniform_(generator=draws)
+        spike = torch.sigmoid((logits + u.log() - (1 - u).log()) / 0.7)
+        y = spike * (mean + scale * torch.empty(6, K).normal_(generator=draws))
+        expected = {name: 4 * kl for name, kl in posterior.kl(raw).items()}
+        wanted, used = Bernoulli(torch.tensor(0.3)), Bernoulli(logits.sigmoid().mean(0))
+        expected["balance"] = (50 * kl_divergence(wanted, used).sum()).expand(6)
+    supervised = FlowFactorizedVAE.terms(model, Batch(batch.frames, batch.times, y, T), draws)
+    torch.testing.assert_close(terms.reconstruction, supervised.reconstruction)
+    torch.testing.assert_close(terms.kl, supervised.kl)
+    expected |= supervised.penalties
+    assert terms.penalties.keys() == expected.keys()
+    for name, penalty in expected.items():
+        torch.testing.assert_close(terms.penalties[name], penalty)
+
+
+@both
+def test_noise_comes_from_the_generator_and_inference_has_none(build, posterior):
+    model, batch = build(posterior).eval(), batch_of(frames=3)
+    before = torch.get_rng_state()
+    one, same, other = (model.terms(batch, generator(seed)).loss for seed in (0, 0, 1))
+    pairs = [model.inference(batch.frames[:, [0, i]]) for i in (1, 2, 3)]
+    torch.testing.assert_close(model.inference(batch.frames), sum(pairs) / 3)
+    torch.testing.assert_close(model.infer(batch.frames), posterior.mode(sum(pairs) / 3))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_temperature_and_balance_fall_with_the_training_steps_and_survive_a_checkpoint(build):
+    taus = []
+
+    class Recorded(SpikeAndSlab):
+        def sample(self, raw, temperature, generator=None):
+            taus.append(temperature)
+            return super().sample(raw, temperature, generator)
+
+    options = {"posterior": Recorded(), "temperature": (2.0, 0.5), "annealing": 4, "balance": 8.0}
+    model, resumed, batch = build(**options), build(**options), batch_of()
+    balances = [model.terms(batch, generator()).penalties["balance"][0].item() for _ in range(3)]
+    resumed.load_state_dict(model.state_dict())
+    balances += [resumed.terms(batch, generator()).penalties["balance"][0].item() for _ in range(3)]
+    resumed.eval().terms(batch, generator())
+    assert taus == pytest.approx([2.0, 2**0.5, 1.0, 2**-0.5, 0.5, 0.5, 0.5])
+    assert balances == pytest.approx([balances[0] * share for share in (1, 0.75, 0.5, 0.25, 0, 0)])
+    assert balances[0] > 0
+    assert resumed.steps_taken == 6  # evaluation does not count
+
+
+@both
+def test_every_parameter_gets_a_finite_gradient(build, posterior):
+    model = build(posterior, initial=0.5)
+    model.terms(batch_of(), generator()).loss.backward()
+    for name, parameter in model.named_parameters():
+        if posterior.names_k or not name.endswith("gauge"):  # which serves the Hamilton-Jacobi residual alone
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), name
+
+
+def test_the_density_of_the_mixed_flow_is_exact(build):
+    """log q_t against the determinant of the map by automatic differentiation, at mixed coefficients."""
+    model, g, z = build(SpikeAndSlab()), torch.tensor([[1.0, 0.3, -0.5]]), torch.randn(1, LATENT, generator=generator())
+    trajectory = model.rollout(z, g, range(T + 1))
+    jacobian = torch.autograd.functional.jacobian(lambda x: model.rollout(x[None], g, range(T + 1)).z[0, -1], z[0])
+    torch.testing.assert_close(trajectory.log_det.sum(), torch.linalg.slogdet(jacobian).logabsdet)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": (0.0, 1.0)}, r"temperatures must be positive and finite, got \(0.0, 1.0\)"),
+        ({"temperature": (1.0, math.nan)}, "temperatures must be positive"),
+        ({"annealing": 0}, "annealing must last at least 1 step, got 0"),
+        ({"balance": -1.0}, "balance must be a finite number of at least 0, got -1.0"),
+        ({"classification": -1.0}, "classification must be a finite number of at least 0, got -1.0"),
+        ({"kl_weight": math.inf}, "kl_weight must be a finite number"),
+        ({"activity": 0.0}, "activity is a share of sequences, between 0 and 1, got 0.0"),
+        ({"activity": 1.0}, "activity is a share"),
+        ({"slab": (1.0, 0.0)}, r"slab needs a finite mean and a positive finite standard deviation, got \(1.0, 0.0\)"),
+        ({"slab": (math.nan, 1.0)}, "slab needs a finite mean"),
+        ({"empty": -0.1}, "empty must be a finite number"),
+    ],
+)
+def test_bad_options_are_refused(build, options, message):
+    slab = options.keys() & {"activity", "slab", "empty"}
+    with pytest.raises(ValueError, match=message):
+        SpikeAndSlab(**options) if slab else build(**options)
+
+
+def test_a_prior_for_another_number_of_fields_is_refused(build):
+    model = build()
+    parts = *encoder_and_decoder(LATENT), model.flow, DiffusionPrior(2)
+    with pytest.raises(ValueError, match="one diffusion coefficient a field, got 2 for 3 fields"):
+        InferredFlowVAE(*parts, inference=model.inference, posterior=model.posterior)
+
+
+# --- some labels, and names ---------------------------------------------------------------------------------------
+
+
+def test_only_labelled_sequences_pay_the_cross_entropy_and_only_their_labels_are_looked_at(build):
+    model, told = build(classification=20.0).eval(), torch.tensor([True, False, True, False, False, True])
+    batch = replace(batch_of(), labelled=told)
+    terms = model.terms(batch, generator())
+    expected = 20 * F.cross_entropy(model.inference(batch.frames), batch.k, reduction="none")
+    torch.testing.assert_close(terms.penalties["classification"], torch.where(told, expected, 0.0))
+    others = replace(batch, k=torch.where(told, batch.k, (batch.k + 1) % K))
+    assert torch.equal(model.terms(others, generator()).loss, terms.loss)
+    assert model.terms(replace(batch, k=(batch.k + 1) % K), generator()).loss != terms.loss
+
+
+def test_reordering_renames_and_changes_nothing_else(build):
+    """A cyclic order: a swap is its own inverse, and would hide one that is taken the wrong way round."""
+    model, batch, order = build().eval(), batch_of(), torch.tensor([1, 2, 0])
+    z, k, y, times = torch.randn(6, LATENT), batch.k, F.one_hot(batch.k, K).double(), torch.arange(T + 1).expand(6, -1)
+    moved = F.one_hot(order[k], K).double()
+    raw, path = model.inference(batch.frames), model.rollout(z, order[k], range(T + 1))
+    prior, force = model.log_prior(path.z, times, order[k]), model.force(z, 1.0, moved)
+    model.reorder(order)
+    torch.testing.assert_close(model.inference(batch.frames), raw[:, order])
+    torch.testing.assert_close(model.rollout(z, k, range(T + 1)).z, path.z)
+    torch.testing.assert_close(model.log_prior(path.z, times, k), prior)
+    torch.testing.assert_close(model.force(z, 1.0, y), force)
+    for wrong in ([0, 0, 1], [0, 1], [1, 2, 3]):
+        with pytest.raises(ValueError, match=r"indices must hold each of 0..2 once"):
+            model.reorder(torch.tensor(wrong))
+
+
+def test_after_reordering_by_the_matching_the_indices_are_the_true_ones(build):
+    model, batch = build().eval(), batch_of(60, frames=None)
+    inferred = model.infer(batch.frames)
+    true = torch.tensor([2, 0, 1])[inferred]  # as a model that is always right up to names would be told
+    matching, share = match_transformations(inferred, true, K)
+    assert share == 1.0
+    model.reorder(matching)
+    assert torch.equal(model.infer(batch.frames), true)

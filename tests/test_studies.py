@@ -1,0 +1,182 @@
+"""Studies: nothing runs twice, a cell fails alone, mistakes come before any work, tables say what the numbers say."""
+
+import json
+import os
+import sys
+
+import pandas as pd
+import pytest
+import torch
+
+from poflow_lite import studies
+from poflow_lite.plotting import figure
+from poflow_lite.studies.study import Study, mean_and_spread, report, run_cells, run_study, settings_of
+
+CELLS = {"one": {"number": 1}, "two": {"number": 2}, "three": {"number": 3}}
+
+
+def square(folder, number):
+    (folder / f"ran-{len(list(folder.glob('ran-*')))}").touch()
+    return {"square": number**2, "threads": torch.get_num_threads(), "process": os.getpid()}
+
+
+def moody(folder, number):
+    if number == 2 and not (folder / "mended").exists():
+        raise RuntimeError("no twos today")
+    return {"square": number**2}
+
+
+# --- the grid -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_every_cell_runs_once_on_its_share_of_the_cores(tmp_path, jobs):
+    threads = torch.get_num_threads() if jobs == 1 else max(1, os.cpu_count() // 2)
+    run_cells(square, {"one": CELLS["one"]}, tmp_path, jobs=jobs, progress=False)
+    done, failed = run_cells(square, CELLS, tmp_path, jobs=jobs, progress=False)  # more cells can be added later
+    assert {name: result["square"] for name, result in done.items()} == {"one": 1, "two": 4, "three": 9}
+    assert failed == {}
+    assert {result["threads"] for result in done.values()} == {threads}
+    assert (os.getpid() in {result["process"] for result in done.values()}) == (jobs == 1)
+    assert all(len(list((tmp_path / name).glob("ran-*"))) == 1 for name in CELLS)
+
+
+def test_a_crashed_cell_is_reported_the_rest_goes_on_and_it_is_tried_again(tmp_path):
+    done, failed = run_cells(moody, CELLS, tmp_path, progress=False)
+    assert list(done) == ["one", "three"]
+    assert failed == {"two": "RuntimeError: no twos today"}
+    assert "in moody" in (tmp_path / "two" / "error.txt").read_text()
+    (tmp_path / "two" / "mended").touch()
+    done, failed = run_cells(moody, CELLS, tmp_path, progress=False)
+    assert (done["two"], failed) == ({"square": 4}, {})
+    assert not (tmp_path / "two" / "error.txt").exists()
+
+
+def test_a_result_that_is_not_json_is_a_failure_of_its_cell(tmp_path):
+    done, failed = run_cells(lambda folder, number: {"value": float("nan")}, CELLS, tmp_path, progress=False)
+    assert (done, set(failed)) == ({}, set(CELLS))
+    assert not list(tmp_path.rglob("cell.json"))
+
+
+def test_a_cell_of_other_arguments_is_not_taken_for_this_one(tmp_path):
+    run_cells(square, {"two": CELLS["two"]}, tmp_path, progress=False)
+    with pytest.raises(ValueError, match=r"two holds a cell of another grid \(different: number\): choose another"):
+        run_cells(square, {"two": {"number": 5}}, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"jobs": 0}, "jobs must be at least 1, got 0"),
+        ({"backend": "slurm"}, "unknown backend 'slurm'; known: loky, dask, ray"),
+        ({"cells": {}}, "the grid is empty"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_runs(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run_cells(square, **{"cells": CELLS, "out": tmp_path / "grid", "progress": False} | options)
+    assert not (tmp_path / "grid").exists()
+
+
+@pytest.mark.parametrize(
+    ("backend", "modules", "package"), [("dask", ["distributed"], "distributed"), ("ray", ["ray.util.joblib"], "ray")]
+)
+def test_a_cluster_that_is_not_installed_is_named(tmp_path, monkeypatch, backend, modules, package):
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ValueError, match=f"pip install {package}"):
+        run_cells(square, CELLS, tmp_path, backend=backend, progress=False)
+
+
+@pytest.mark.enable_socket  # to this machine alone
+def test_cells_run_on_the_callers_dask_cluster_and_one_that_had_to_be_started_is_closed(tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    size = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    with distributed.LocalCluster(**size) as cluster, distributed.Client(cluster) as client:
+        done, failed = run_cells(square, CELLS, tmp_path / "own", jobs=2, backend="dask", progress=False)
+        assert client.status == "running"
+    assert ({name: result["square"] for name, result in done.items()}, failed) == ({"one": 1, "two": 4, "three": 9}, {})
+    started = []
+
+    class Small(distributed.Client):
+        def __init__(self):
+            super().__init__(**size)
+            started.append(self)
+
+    monkeypatch.setattr(distributed, "Client", Small)
+    assert len(run_cells(square, CELLS, tmp_path / "started", backend="dask", progress=False)[0]) == 3
+    assert [client.status for client in started] == ["closed"]
+
+
+# --- a study ------------------------------------------------------------------------------------------------------
+
+ORDER = []
+
+
+def measure(folder, number, scale):
+    ORDER.append(folder.name)
+    if number == 13:
+        raise RuntimeError("unlucky")
+    return {"value": scale * number}
+
+
+TOY = Study(
+    name="toy",
+    cells=lambda numbers=(1, 2), scale=10: {f"cell-{n}": {"number": n, "scale": scale} for n in numbers},
+    alone=lambda numbers, scale: {"last": {"number": 0, "scale": scale}},
+    measure=measure,
+    table=lambda result: pd.DataFrame([{"number": cell["number"], "a|b": cell["value"]} for cell in result["cells"]]),
+    figure=lambda result: figure()[0],
+    notes=lambda result: [f"scale {result['settings']['scale']}"],
+)
+
+
+@pytest.fixture
+def toy(tmp_path):
+    ORDER.clear()
+    return run_study(TOY, tmp_path, progress=False, numbers=(2, 13))
+
+
+def test_a_result_says_what_was_run_with_what_and_what_failed(toy, tmp_path):
+    assert settings_of(TOY) == {"numbers": (1, 2), "scale": 10}
+    assert json.loads((tmp_path / "toy.json").read_text()) == toy
+    assert toy["settings"] == {"numbers": [2, 13], "scale": 10}
+    assert toy["cells"] == [
+        {"cell": "cell-2", "number": 2, "scale": 10, "value": 20},
+        {"cell": "last", "number": 0, "scale": 10, "value": 0},
+    ]
+    assert toy["failed"] == {"cell-13": "RuntimeError: unlucky"}
+    assert {"study", "command", "versions", "machine"} <= set(toy)
+    assert ORDER == ["cell-2", "cell-13", "last"], "what measures times runs when nothing else does"
+
+
+def test_table_and_figure_are_written_and_can_be_made_again_from_the_record(toy, tmp_path):
+    text = (tmp_path / "table.md").read_text()
+    assert "| 2 | 20 |" in text
+    assert "\n\nscale 10\n\n" in text
+    assert toy["versions"]["torch"] in text
+    assert (tmp_path / "table.csv").read_text() == "number,a|b\n2,20\n0,0\n"
+    assert (tmp_path / "toy.png").read_bytes().startswith(b"\x89PNG")
+    assert report(TOY, toy, tmp_path / "again") == text
+
+
+def test_an_unknown_setting_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="unknown setting of the study toy 'size'; known: numbers, scale"):
+        run_study(TOY, tmp_path / "toy", size=3)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [([0.5], "0.50"), ([1.0, 3.0], "2.00 ± 1.41"), ([2.0, 2.0], "2.00 ± 0.00"), ([1.0, None], ""), ([], "")],
+)
+def test_the_spread_is_the_sample_standard_deviation_and_a_single_seed_has_none(values, text):
+    assert mean_and_spread(values, ".2f") == text
+
+
+def test_all_six_studies_are_known_by_name():
+    assert list(studies.STUDIES) == ["comparison", "ablations", "generalisation", "cost", "beyond", "transport"]
+    assert all(study.name == name for name, study in studies.STUDIES.items())
+    assert studies.STUDIES is studies.STUDIES
+    assert studies.run_study is run_study
+    with pytest.raises(AttributeError, match="has no attribute 'STUDY'"):
+        _ = studies.STUDY
