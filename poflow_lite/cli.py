@@ -195,20 +195,20 @@ def export(
 
 def _report(metrics: dict[str, Any], folder: Path) -> None:
     """Print ``metrics.json`` as a table."""
+    import pandas as pd
+
     model = "flow" if metrics["model"] == "flow-factorized" else metrics["model"]
     columns = {name.replace("_", " "): name for name in ("no_motion", "median_frame", "reconstruction_floor")}
     columns = {model: "equivariance_error", **columns}
+    table = pd.DataFrame({heading: metrics[name] for heading, name in columns.items()}).map("{:.0f}".format)
+    table[f"{model} ÷ no motion"] = [f"{ratio:.2f}" for ratio in metrics["ratio_to_no_motion"].values()]
     typer.echo(f"\n{metrics['model']}, budget {metrics['budget']}, seed {metrics['seed']}, {metrics['data_set']}")
-    widths = {heading: max(10, len(heading) + 2) for heading in [*columns, f"{model} ÷ no motion"]}
-    typer.echo("L1 over all frames  " + "".join(f"{heading:>{width}}" for heading, width in widths.items()))
-    for name, ratio in metrics["ratio_to_no_motion"].items():
-        errors = "".join(f"{metrics[key][name]:>{widths[heading]}.0f}" for heading, key in columns.items())
-        typer.echo(f"  {name:<18}{errors}{ratio:>{widths[f'{model} ÷ no motion']}.2f}")
+    typer.echo(f"L1 over all frames\n{table.to_string()}")
     likelihood = metrics["log_likelihood"]
     typer.echo("Log-likelihood (nats per frame, N(x̂, I))")
     for name in ("prediction", "reconstruction"):
         error = likelihood["standard_error"][name]
-        typer.echo(f"  {name:<38}{likelihood[name]:>10.1f} ± {error:.1f}   (ceiling {likelihood['ceiling']:.1f})")
+        typer.echo(f"  {name:<16}{likelihood[name]:>10.1f} ± {error:.1f}   (ceiling {likelihood['ceiling']:.1f})")
     if metrics.get("smallest_eigenvalue", 1.0) <= 0:
         typer.echo(
             f"warning: the flow is not invertible everywhere (smallest eigenvalue of I + ∇²u is "

@@ -10,10 +10,6 @@ HIDDEN = {"potential": Potential, "free": FreeField, "divergence-free": Divergen
 FIELDS = (*HIDDEN, "mixed", "function", "1 layers", "2 layers", "3 layers")
 
 
-def wave(z, t):
-    return torch.sin(z.sum(1) + t) * torch.sin(z[:, 0]) + 0.1 * t * (z**2).sum(1)
-
-
 def make(kind, latent=3, transformations=3, seed=0, initial=False, **sizes):
     """A float64 field in which every parameter is random, unless it is to keep its initial one."""
     sizes = {"width": 5, "horizon": 4, **sizes}
@@ -22,12 +18,9 @@ def make(kind, latent=3, transformations=3, seed=0, initial=False, **sizes):
     elif kind == "mixed":
         turning = [DivergenceFreeField(latent, transformations - 1, **sizes)] if transformations > 1 else []
         field = MixedFields([Potential(latent, 1, **sizes), *turning])
-    elif kind == "function":
-        function = (
-            wave
-            if transformations == 1
-            else lambda z, t: torch.stack([wave(z, (k + 1) * t) for k in range(transformations)], 1)
-        )
+    elif kind == "function":  # values (B, K), or (B,) of a single one
+        waves = [lambda z, t, k=k: torch.sin(z.sum(1) + k * t) * z[:, 0].sin() for k in range(1, transformations + 1)]
+        function = waves[0] if transformations == 1 else lambda z, t: torch.stack([u(z, t) for u in waves], 1)
         field = AutogradPotential(function, latent, transformations)
     else:
         units = DeepUnits(latent, transformations, depth=int(kind[0]), **sizes)

@@ -1,33 +1,32 @@
 """Ablations: what is changed, what is measured of it, and which differences are taken for more than chance."""
 
-import csv
 import json
 import math
-from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
-from tiny import SHAPE, encoder_and_decoder, generator
+from tiny import SHAPE, encoder_and_decoder
 
 from poflow_lite import experiments, metrics
 from poflow_lite.datasets import TransformationSequences
+from poflow_lite.experiments import recipe
 from poflow_lite.fields import DivergenceFreeField
-from poflow_lite.flows import DiffusionPrior, Flow, PotentialFlow
+from poflow_lite.flows import DiffusionPrior, Flow
 from poflow_lite.models import FlowFactorizedVAE
-from poflow_lite.recipes import recipe
-from poflow_lite.studies import ablation_tables, ablations
+from poflow_lite.studies import ablation_tables, ablations, run_study
 from poflow_lite.studies.ablation_tables import paired_difference
 
-TINY = {
-    "steps": 3, "batch_size": 4, "latent": 16, "channels": (4, 8), "hidden": 16, "width": 4, "likelihood_images": 1,
-    "samples": 5,
+CHANGES = {
+    "steps": 3, "batch_size": 4, "latent": 4, "channels": (4, 8), "hidden": 16, "width": 4, "likelihood_images": 1,
+    "samples": 5, "share": 0.05, "horizon": 2,
 }  # fmt: skip
+STANDARD = ("standard", "standard")
 
 
 def tiny(out, groups=("field",), **options):
-    options = {"budget": "smoke", "seeds": (0, 1), "images": 12, "device": "cpu", "progress": False, **TINY, **options}
-    return ablations.ablate("digits", out, groups=groups, **options)
+    options = {"budget": "smoke", "seeds": (0, 1), "images": 6, "device": "cpu", "changes": CHANGES, **options}
+    return run_study(ablations.STUDY, out, groups=groups, progress=False, **options)
 
 
 @pytest.fixture(scope="module")
@@ -39,34 +38,33 @@ def finished(tmp_path_factory):
 # --- what is changed ----------------------------------------------------------------------------------------------
 
 
-def test_every_variant_departs_from_the_standard_model_in_what_its_group_says():
-    standard = recipe("digits", "lecture")
-    for group, members in ablations.ABLATIONS.items():
-        for name, change in members.items():
-            settings = recipe("digits", "lecture", **change)
-            assert settings != standard, (group, name)
+def test_every_variant_differs_from_the_standard_model_in_what_its_group_says():
     found, left_out = ablations.variants("digits", "lecture")
     assert left_out == {}
-    assert (found[0].group, found[0].settings) == (ablations.STANDARD, standard)
-    assert len(found) == 1 + sum(map(len, ablations.ABLATIONS.values()))
+    assert list(found) == [STANDARD, *((group, name) for group, own in ablations.ABLATIONS.items() for name in own)]
+    standard = found.pop(STANDARD)
+    assert standard == recipe("digits", "lecture")
+    for (group, name), settings in found.items():
+        assert settings != standard
+        assert settings == recipe("digits", "lecture", **ablations.ABLATIONS[group][name])
+    assert all(found["field", name].options["hamilton_jacobi"] == 0 for name in ablations.ABLATIONS["field"])
 
 
-def test_the_three_fields_are_compared_without_the_penalty_that_needs_a_potential():
-    for change in ablations.ABLATIONS["field"].values():
-        assert recipe("digits", "lecture", **change).own["hamilton_jacobi"] == 0
-
-
-def test_variants_with_the_same_recipe_share_their_runs():
-    found, _ = ablations.variants("digits", "smoke", ["field", "hamilton-jacobi", "width"], width=8)
-    cells = {(variant.group, variant.name): variant.cell for variant in found}
-    assert cells["field", "gradient"] == cells["hamilton-jacobi", "λ_HJ = 0"] == "hamilton_jacobi-0.0"
-    assert cells["width", "8 units"] == ablations.STANDARD
-    assert len(set(cells.values())) == len(cells) - 2
+def test_variants_with_the_same_recipe_share_their_cells_whichever_groups_are_chosen():
+    options = {"budget": "smoke", "seeds": (0,), "changes": {"width": 8}}
+    cells = ablations.cells(groups=["field", "hamilton-jacobi", "width"], **options)
+    assert [list(cell["variants"]) for cell in cells.values()][:3] == [
+        [STANDARD, ("width", "8 units")],
+        [("hamilton-jacobi", "λ_HJ = 0"), ("field", "gradient")],
+        [("field", "free")],
+    ]
+    assert len(cells) == 1 + 3 + 2 + 1
+    assert ablations.cells(groups=["field"], **options).items() <= cells.items()
 
 
 def test_what_the_data_cannot_have_is_left_out_with_a_reason():
     found, left_out = ablations.variants("falcor3d-lite", "smoke", ["horizon", "frames"])
-    assert [variant.name for variant in found] == ["standard", "T = 4", "S = 1", "S = 4"]
+    assert [name for _, name in found] == ["standard", "T = 4", "S = 1", "S = 4"]
     assert left_out["frames: S = 8"] == "8 frames are more than the 4 of a sequence"
     assert "16" in left_out["horizon: T = 16"]
 
@@ -74,17 +72,16 @@ def test_what_the_data_cannot_have_is_left_out_with_a_reason():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"groups": ("colour",)}, "unknown group 'colour'; known: hamilton-jacobi, force, initial"),
-        ({"groups": ("field", "depht")}, "unknown group 'depht'"),
+        ({"groups": ("field", "depht")}, "unknown group 'depht'; known: hamilton-jacobi, force, initial"),
         ({"budget": "huge"}, "unknown budget 'huge'"),
         ({"split": "exam"}, "unknown split 'exam'"),
         ({"seeds": ()}, "the grid is empty"),
-        ({"gamma": 1.0}, "unknown setting of flow-factorized 'gamma'"),
-        ({"groups": ("hamilton-jacobi",), "field": "free"}, "hamilton_jacobi = 10.0 needs a potential"),
+        ({"changes": {"gamma": 1.0}}, "unknown setting of flow-factorized 'gamma'"),
+        ({"groups": ("hamilton-jacobi",), "changes": {"field": "free"}}, "hamilton_jacobi = 10.0 needs a potential"),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_trained(tmp_path, monkeypatch, options, message):
-    monkeypatch.setattr(ablations, "train", lambda *a, **o: pytest.fail("training began"))
+    monkeypatch.setattr(ablations, "train_recipe", lambda *a, **o: pytest.fail("training began"))
     with pytest.raises(ValueError, match=message):
         tiny(tmp_path / "grid", **options)
 
@@ -92,83 +89,71 @@ def test_mistakes_are_refused_before_anything_is_trained(tmp_path, monkeypatch, 
 # --- the study, end to end ----------------------------------------------------------------------------------------
 
 
-def test_the_file_says_what_was_run_and_holds_every_cell(finished):
+def test_a_result_says_what_was_run_and_holds_every_cell(finished):
     folder, result = finished
-    assert json.loads((folder / "ablations.json").read_text()) == result
-    assert (result["failed"], result["left_out"]) == ({}, {})
-    assert "digits (test, 360 images), fixed start, 12 measured" in result["data_set"]
-    assert {"data_set", "budget", "command", "versions", "settings"} <= set(result)
-    rows = {(row["group"], row["variant"]): row["cell"] for row in result["rows"]}
-    assert list(rows) == [("standard", "standard"), *(("field", name) for name in ablations.ABLATIONS["field"])]
-    assert result["references"] == {"standard": "standard", "field": "hamilton_jacobi-0.0"}
-    assert [(cell["cell"], cell["seed"]) for cell in result["cells"]] == [
-        (cell, seed) for seed in (0, 1) for cell in rows.values()
-    ]
+    assert result["failed"] == {}
+    names = ["standard", *(ablations._name("field", name) for name in ablations.ABLATIONS["field"])]
+    assert [cell["cell"] for cell in result["cells"]] == [f"{name}-seed-{seed}" for seed in (0, 1) for name in names]
     for cell in result["cells"]:
-        assert cell["device"].startswith("CPU")
         assert cell["milliseconds"] > 0
-        for k in ("scale", "rotate", "hue"):
-            assert cell["ratio_to_no_motion"][k] == cell["equivariance_error"][k] / cell["no_motion"][k]
-            assert cell["ot_gap"][k] >= 1 - 1e-9
-            assert 0 <= cell["straightness"][k] <= 1
+        assert all(gap >= 1 - 1e-9 for gap in cell["ot_gap"].values())
+        assert all(0 <= straight <= 1 for straight in cell["straightness"].values())
     for one, other in zip(result["cells"][:4], result["cells"][4:], strict=True):
         assert one["equivariance_error"] != other["equivariance_error"]  # another seed
         assert one["no_motion"] == other["no_motion"]
+    text = (folder / "table.md").read_text()
+    assert "digits (test, 360 images), fixed start, 6 measured, budget smoke, seeds 0, 1" in text
+    assert (folder / "ablations.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_figures_are_those_of_the_evaluation_of_one_run(finished):
     folder, result = finished
-    cell = next(cell for cell in result["cells"] if (cell["cell"], cell["seed"]) == ("standard", 1))
+    cell = next(cell for cell in result["cells"] if cell["cell"] == "standard-seed-1")
     run = experiments.load_run(folder / "standard-seed-1", "cpu")
-    held_out = experiments.sequences("digits", "test", run.settings).first(12)
+    held_out = experiments.sequences("digits", "test", run.settings).first(6)
     assert metrics.equivariance_error(run.model, held_out) == pytest.approx(cell["equivariance_error"], rel=1e-6)
     for name in ("prediction", "reconstruction"):
         likelihood = metrics.log_likelihood(run.model, held_out, images=1, samples=5, estimates=[name])
         assert cell[name] == pytest.approx(getattr(likelihood, name), rel=1e-6)
-    everything = held_out.batch(torch.arange(12).repeat(3), torch.arange(3).repeat_interleave(12))
-    smallest = metrics.smallest_eigenvalue(run.model, everything)
-    assert cell["smallest_eigenvalue"] == pytest.approx(smallest, rel=1e-5)
+    everything = held_out.batch(torch.arange(6).repeat(3), torch.arange(3).repeat_interleave(6))
+    assert cell["smallest_eigenvalue"] == pytest.approx(metrics.smallest_eigenvalue(run.model, everything), rel=1e-5)
 
 
 def test_finished_cells_are_not_run_again_and_another_recipe_is_not_taken_for_them(finished, monkeypatch):
     folder, result = finished
-    monkeypatch.setattr(ablations, "train", lambda *a, **o: pytest.fail("a finished cell was trained again"))
+    monkeypatch.setattr(ablations, "train_recipe", lambda *a, **o: pytest.fail("a finished cell was trained again"))
     assert tiny(folder)["cells"] == result["cells"]
-    with pytest.raises(ValueError, match=r"standard-seed-0 holds a cell of another grid \(different: settings\)"):
-        tiny(folder, steps=2)
+    with pytest.raises(ValueError, match=r"standard-seed-0 holds a cell of another grid \(different: settings"):
+        tiny(folder, changes=CHANGES | {"steps": 2})
 
 
-def test_a_cell_that_fails_leaves_the_others_in_the_table(tmp_path, monkeypatch):
-    original = ablations.train
+def test_a_model_that_ignored_its_log_determinant_is_measured_with_the_true_one_and_a_cell_that_fails_is_named(
+    tmp_path, monkeypatch
+):
+    original = ablations.train_recipe
 
     def train(model, data, budget, folder, **options):
-        if folder.name.startswith("density-ignored"):
+        if folder.name.startswith("log_det-trace"):
             raise FloatingPointError("training stopped at step 2")
         return original(model, data, budget, folder, **options)
 
-    monkeypatch.setattr(ablations, "train", train)
-    result = tiny(tmp_path, ("density",), seeds=(0,))
-    assert result["failed"] == {"density-ignored-seed-0": "FloatingPointError: training stopped at step 2"}
-    text = ablation_tables.write_tables(result, tmp_path)
-    assert "| density | trace |" in text
-    assert "| density | ignored |" not in text
-    assert "Failed: density-ignored-seed-0 (FloatingPointError: training stopped at step 2)." in text
-    assert "With a single seed there is no spread" in text
-    assert "**" not in text
-
-
-def test_a_model_that_ignored_its_density_is_measured_with_the_true_one(tmp_path):
-    settings = recipe("digits", "smoke", **TINY, density="ignored")
-    cell = ablations.ablate_cell(tmp_path, "digits", "smoke", 0, "test", 4, "cpu", asdict(settings))
-    run = experiments.load_run(tmp_path, "cpu")
-    held_out = experiments.sequences("digits", "test", run.settings).first(4)
+    monkeypatch.setattr(ablations, "train_recipe", train)
+    result = tiny(tmp_path, ("log_det",), seeds=(0,))
+    cell = next(cell for cell in result["cells"] if cell["variants"] == [["log_det", "none"]])
+    run = experiments.load_run(tmp_path / "log_det-none-seed-0", "cpu")
+    held_out = experiments.sequences("digits", "test", run.settings).first(6)
     sizes = {"images": 1, "samples": 5, "estimates": ["prediction"]}
     wrong = metrics.log_likelihood(run.model, held_out, **sizes).prediction
-    flow = run.model.flow
-    run.model.flow = PotentialFlow(flow.field)
+    run.model.flow = Flow(run.model.flow.field)
     right = metrics.log_likelihood(run.model, held_out, **sizes).prediction
     assert cell["prediction"] == pytest.approx(right, rel=1e-7)
     assert cell["prediction"] != pytest.approx(wrong, rel=1e-7)
+    text = (tmp_path / "table.md").read_text()
+    assert "| log_det | none |" in text
+    assert "| log_det | trace |" not in text
+    assert "Missing: log_det-trace-seed-0 (FloatingPointError: training stopped at step 2)." in text
+    assert "With a single seed there is no spread" in text
+    assert "**" not in text
 
 
 # --- what is measured, where the answer is known ------------------------------------------------------------------
@@ -177,15 +162,13 @@ def test_a_model_that_ignored_its_density_is_measured_with_the_true_one(tmp_path
 def measured(flow):
     """Of a model that follows ``flow`` for 4 frames."""
     model = FlowFactorizedVAE(*encoder_and_decoder(), flow, DiffusionPrior(3), hamilton_jacobi=0.0).double()
-    images = torch.rand(20, *SHAPE, generator=generator(), dtype=torch.float64)
-    settings = recipe("digits", "smoke", likelihood_images=1, samples=3)
-    return ablations.measure_flow(model, settings, TransformationSequences(images, horizon=4))
+    images = torch.rand(20, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return ablations.measure_flow(model, TransformationSequences(images, horizon=4), images=1, samples=3)
 
 
 @pytest.mark.usefixtures("double")
 def test_a_translation_is_optimal_transport_and_standing_still_has_no_gap(make_quadratic):
-    push = make_quadratic(torch.zeros(3, 2, 2), linear=[[1.0, -2.0], [0.0, 0.0], [0.0, 3.0]])
-    found = measured(PotentialFlow(push))
+    found = measured(Flow(make_quadratic(torch.zeros(3, 2, 2), linear=[[1.0, -2.0], [0.0, 0.0], [0.0, 3.0]])))
     assert found["ot_gap"] == {"scale": pytest.approx(1.0), "rotate": None, "hue": pytest.approx(1.0)}
     assert found["straightness"] == {"scale": pytest.approx(1.0), "rotate": 1.0, "hue": pytest.approx(1.0)}
     assert found["smallest_eigenvalue"] == pytest.approx(1.0)
@@ -203,24 +186,24 @@ def test_a_rotation_goes_round_and_a_reflection_folds(make_quadratic):
     found = measured(Flow(field, "rk4", 16))
     assert max(found["straightness"].values()) < 1e-4
     assert min(found["ot_gap"].values()) > 100
-    folding = PotentialFlow(make_quadratic([[[-0.5, 0.0], [0.0, -2.0]]] * 3))
+    folding = Flow(make_quadratic([[[-0.5, 0.0], [0.0, -2.0]]] * 3))
     assert measured(folding)["smallest_eigenvalue"] == pytest.approx(-1.0)
 
 
 @pytest.mark.usefixtures("double")
 def test_a_likelihood_above_its_ceiling_is_left_empty_and_other_errors_are_not_hidden(make_quadratic, monkeypatch):
-    flow = PotentialFlow(make_quadratic(torch.zeros(3, 2, 2)))
+    flow = Flow(make_quadratic(torch.zeros(3, 2, 2)))
 
-    def fails(message):
+    def fails_with(error):
         def log_likelihood(*arguments, **options):
-            raise RuntimeError(message)
+            raise error
 
         monkeypatch.setattr(ablations, "log_likelihood", log_likelihood)
 
-    fails("prediction log-likelihood -3.0 is not below its ceiling of -7.0 nats")
+    fails_with(metrics.AboveCeiling("too high"))
     found = measured(flow)
     assert found["prediction"] is found["reconstruction"] is None
-    fails("out of memory")
+    fails_with(RuntimeError("out of memory below the ceiling"))
     with pytest.raises(RuntimeError, match="out of memory"):
         measured(flow)
 
@@ -264,14 +247,12 @@ def test_how_often_chance_marks_is_students_t_in_closed_form():
     assert ablation_tables.chance(3) == pytest.approx(1 - math.sqrt(12) / math.sqrt(14))
     assert ablation_tables.chance(2) == pytest.approx(1 - 2 / math.pi * math.atan(math.sqrt(8)))
     assert ablation_tables.chance(1) == 0
-    draws = torch.randn(100_000, 3, generator=generator(), dtype=torch.float64)
-    marked = (draws.mean(1).abs() > 2 * draws.std(1)).double().mean().item()
-    assert marked == pytest.approx(ablation_tables.chance(3), abs=0.004)
 
 
-def made_up(name, seed, ratio, prediction=-2180.0, gap=1.5):
+def made_up(variants, seed, ratio, prediction=-2180.0, gap=1.5):
     return {
-        "cell": name, "seed": seed, "device": "CPU", "seconds": 9.0, "milliseconds": 40.0, "prediction": prediction,
+        "variants": variants, "seed": seed, "device": "CPU", "budget": "lecture", "data_set": "made up (test)",
+        "settings": {"steps": 7, "field": "gradient"}, "milliseconds": 40.0, "prediction": prediction,
         "reconstruction": -2170.0, "smallest_eigenvalue": 0.25, "equivariance_error": {"turn": 10 * ratio, "grow": 2.0},
         "no_motion": {"turn": 10.0, "grow": 10.0}, "reconstruction_floor": {"turn": 1.0, "grow": 1.0},
         "ratio_to_no_motion": {"turn": ratio, "grow": 0.2}, "ot_gap": {"turn": gap, "grow": gap},
@@ -281,17 +262,11 @@ def made_up(name, seed, ratio, prediction=-2180.0, gap=1.5):
 
 @pytest.fixture
 def by_hand():
-    rows = [("standard", "standard", "a"), ("field", "gradient", "b"), ("field", "free", "c"), ("width", "8", "d")]
-    cells = [made_up("a", 0, 0.4), made_up("a", 1, 0.5), made_up("b", 0, 0.2), made_up("b", 1, 0.4)]
-    cells += [made_up("c", 0, 0.3), made_up("c", 1, 0.6), made_up("d", 0, 0.44, -2200.0), made_up("d", 2, 9.0)]
+    a, b, c, d = [STANDARD], [("field", "gradient"), ("hamilton-jacobi", "λ")], [("field", "free")], [("width", "8")]
+    cells = [made_up(a, 0, 0.4), made_up(a, 1, 0.5), made_up(b, 0, 0.2), made_up(b, 1, 0.4)]
+    cells += [made_up(c, 0, 0.3), made_up(c, 1, 0.6), made_up(d, 0, 0.44, -2200.0), made_up(d, 2, 9.0)]
     cells[0] |= {"ot_gap": {"turn": 2.0, "grow": 1.5}, "straightness": {"turn": 0.4, "grow": 0.8}}
-    return {
-        "data_set": "made up (test)", "budget": "lecture", "command": "poflow-lite ablate", "versions": {"torch": "9"},
-        "settings": {"steps": 7, "own": {"field": "gradient"}},
-        "rows": [{"group": group, "variant": name, "cell": cell, "changes": {}} for group, name, cell in rows],
-        "references": {"standard": "a", "field": "b", "width": "a"}, "cells": cells,
-        "left_out": {"horizon: T = 16": "too long"}, "failed": {},
-    }  # fmt: skip
+    return {"settings": {"groups": ["field", "width"]}, "cells": cells}
 
 
 def test_each_group_is_held_against_its_reference_seed_by_seed(by_hand):
@@ -309,61 +284,50 @@ def test_each_group_is_held_against_its_reference_seed_by_seed(by_hand):
     assert len(lines["8"].cells) == 2
 
 
-def test_what_was_not_measured_is_not_compared(by_hand):
+def test_what_was_not_measured_is_neither_compared_nor_shown(by_hand):
     by_hand["cells"][4]["prediction"] = by_hand["cells"][5]["ot_gap"]["turn"] = None
     free = {line.variant: line for line in ablation_tables.summarise(by_hand)}["free"].differences
     assert set(free) == {"turn", "grow", "error", "reconstruction", "straightness"}  # no gap, hence no pairing either
-    text = ablation_tables._markdown(ablation_tables.summarise(by_hand), by_hand)
-    assert "| field | free | 0.450 ± 0.212 | 0.200 ± 0.000 |  | -2170.0 ± 0.0 |  | 0.625 ± 0.000 |  |" in text
-    assert "An empty likelihood exceeded its ceiling" in text
+    row = ablation_tables.table(by_hand).set_index("variant").loc["free"]
+    assert row["prediction"] == row["OT gap"] == row["pairing"] == ""
+    assert "An empty likelihood exceeded its ceiling" in "\n".join(ablation_tables.notes(by_hand))
 
 
-def test_markdown_marks_what_exceeds_the_spread_and_says_by_which_rule(by_hand, tmp_path):
-    text = ablation_tables.write_tables(by_hand, tmp_path)
-    assert (tmp_path / "table.md").read_text() == text
-    assert "| standard | standard | 0.450 ± 0.071 | 0.200 ± 0.000 | -2180.0 ± 0.0 | -2170.0 ± 0.0 |" in text
-    assert "| 1.62 ± 0.18 | 0.613 ± 0.018 | 0.969 ± 0.044 | 0.25 ± 0.00 | 40 ± 0 |" in text
-    assert "| field | free | **+50.0 ± 0.0** | +0.0 ± 0.0 | **+25.0 ± 0.0** | +0.0 ± 0.0 |" in text
-    assert "| width | 8 | +10.0 | +0.0 | +5.0 | -20.0 |" in text
-    assert "| field | gradient |" not in text.split("Differences from")[1]
+def test_the_table_shows_what_was_measured_with_its_difference_beside_it_bold_by_a_rule_that_is_told(by_hand):
+    table = ablation_tables.table(by_hand).set_index("variant")
+    assert table.loc["standard", "turn ÷ no motion"] == "0.450 ± 0.071"
+    assert table.loc["standard", "OT gap":"ms a step"].tolist() == [
+        "1.62 ± 0.18", "0.613 ± 0.018", "0.969 ± 0.044", "0.25 ± 0.00", "40 ± 0",
+    ]  # fmt: skip
+    assert table.loc["free", "turn ÷ no motion"] == "0.450 ± 0.212 (**+50.0 ± 0.0 %**)"
+    assert table.loc["free", "grow ÷ no motion"] == "0.200 ± 0.000 (+0.0 ± 0.0 %)"
+    assert table.loc["free", "mean error"] == "0.325 ± 0.106 (**+25.0 ± 0.0 %**)"
+    assert table.loc["8", "prediction"] == "-2190.0 ± 14.1 (-20.0)"
+    text = "\n".join(ablation_tables.notes(by_hand))
     assert "bold where it exceeds twice their standard deviation over the seeds" in text
     assert f"{ablation_tables.chance(3):.0%} of normal differences with 3 seeds, and this table has 16 of them" in text
-    assert "Differences are from the standard model, in the group field from its gradient." in text
-    assert "made up (test), budget lecture; mean ± standard deviation over seeds 0, 1, 2." in text
-    assert "Left out: horizon: T = 16 (too long)." in text
-    assert "`poflow-lite ablate`; CPU; torch 9." in text
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in rows[: rows.index(rows[-1]) - 3]} == {12}
+    assert "the difference from the standard model, in the group field from its gradient." in text
+    assert "made up (test), budget lecture, seeds 0, 1, 2, CPU; mean ± standard deviation." in text
+    assert "Standard: steps 7, field gradient." in text
 
 
 def test_a_difference_that_is_printed_as_zero_is_not_bold():
     by_rounding, seen = paired_difference((1.001, 1.001), (1.0, 1.0)), paired_difference((1.1, 1.1), (1.0, 1.0))
     assert by_rounding.marked
-    assert ablation_tables._changed(by_rounding, "ot_gap", []) == "+0.00 ± 0.00"
-    assert ablation_tables._changed(seen, "ot_gap", []) == "**+0.10 ± 0.00**"
-    assert ablation_tables._changed(by_rounding, "turn", ["turn"]) == "**+0.1 ± 0.0**"  # in percent
+    assert ablation_tables._changed(by_rounding, "ot_gap", False) == "+0.00 ± 0.00"
+    assert ablation_tables._changed(seen, "ot_gap", False) == "**+0.10 ± 0.00**"
+    assert ablation_tables._changed(by_rounding, "turn", True) == "**+0.1 ± 0.0 %**"
 
 
-def test_csv_holds_every_cell_unrounded(by_hand, tmp_path):
-    ablation_tables.write_tables(by_hand, tmp_path)
-    lines = list(csv.DictReader((tmp_path / "table.csv").open()))
-    assert [(line["variant"], line["seed"]) for line in lines[-2:]] == [("8", "0"), ("8", "2")]
-    assert float(lines[-2]["ratio_to_no_motion_turn"]) == 0.44
-    assert float(lines[-2]["prediction"]) == -2200.0
-    assert None not in lines[0]
-    assert len(lines) == 8
-
-
-def test_without_a_finished_cell_there_is_no_table(by_hand, tmp_path):
+def test_without_a_finished_cell_there_is_no_table(by_hand):
     with pytest.raises(ValueError, match="no cell of the ablations is done"):
-        ablation_tables.write_tables(by_hand | {"cells": []}, tmp_path)
+        ablation_tables.table(by_hand | {"cells": []})
 
 
-def test_the_figure_shows_every_line_and_fills_what_is_marked(by_hand, finished):
+def test_the_figure_shows_every_line_and_fills_what_is_marked(by_hand):
     by_hand["cells"][-1]["ot_gap"]["grow"] = 40.0
-    figure = ablation_tables.ablation_dots(ablation_tables.summarise(by_hand), "title", {"field": "gradient"})
-    error, prediction, gap = figure.axes
-    assert [axis.get_xscale() for axis in figure.axes] == ["linear", "symlog", "log"]  # to 1.5, to -20, to some 10
+    error, prediction, gap = ablation_tables.figure(by_hand).axes
+    assert [axis.get_xscale() for axis in (error, prediction, gap)] == ["linear", "symlog", "log"]  # 1.5, -20, some 10
     labels = [label.get_text() for label in error.get_yticklabels()]
     assert labels == ["standard", "field (against gradient)", "gradient", "free", "width", "8"]
     turn = next(bar for bar in error.containers if bar.lines[0].get_xdata()[0] == pytest.approx(1.5))
@@ -371,8 +335,15 @@ def test_the_figure_shows_every_line_and_fills_what_is_marked(by_hand, finished)
     assert turn.lines[0].get_ydata()[0] == pytest.approx(3, abs=0.3)
     still = [bar for bar in error.containers if bar.lines[0].get_xdata()[0] == pytest.approx(1.0)]
     assert all(bar.lines[0].get_markerfacecolor() == "white" for bar in still)
-    assert len(prediction.containers) == 2
-    assert len(gap.containers) == 4
-    folder, result = finished
-    ablation_tables.write_tables(result, folder)
-    assert Image.open(folder / "ablations.png").width > 1000
+    assert (len(prediction.containers), len(gap.containers)) == (2, 4)
+
+
+@pytest.mark.parametrize("name", ["digits-ablations", "digits-ablations-sizes"])
+def test_recorded_results_give_their_table_and_notes_without_their_data(name, monkeypatch):
+    monkeypatch.setattr(ablations, "sequences", lambda *a: pytest.fail("data were loaded"))
+    path = Path(__file__).parent.parent / "data" / "results" / f"{name}.json"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert len(ablations.STUDY.table(result)) == 1 + sum(
+        len(ablations.ABLATIONS[g]) for g in result["settings"]["groups"]
+    )
+    assert "Missing" not in "\n".join(ablations.STUDY.notes(result))

@@ -1,30 +1,39 @@
 """The command line, as a user meets it: the main job end to end, and one line for every mistake."""
 
 import json
+import re
+import shlex
 import sys
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from poflow_lite import experiments
-from poflow_lite.cli import main
+from poflow_lite import cli, experiments, studies
+from poflow_lite.experiments import runs
+from poflow_lite.plotting import figure
+from poflow_lite.studies.study import Study
 
-TINY = {"steps": 4, "batch_size": 8, "latent": 16, "channels": (4, 8), "hidden": 16, "width": 4, "test_images": 8}
+TINY = {
+    "steps": 4, "batch_size": 4, "latent": 4, "channels": (4, 8), "hidden": 16, "width": 4, "test_images": 4,
+    "likelihood_images": 1, "samples": 5, "share": 0.05, "horizon": 2,
+}  # fmt: skip
 
 
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Run ``poflow-lite …`` in this process with tiny networks; return (exit code, standard output, standard error)."""
-    full = experiments.recipe
-    monkeypatch.setattr(
-        experiments,
-        "recipe",
-        lambda data, budget, model="flow-factorized", **changes: full(data, budget, model, **(TINY | changes)),
-    )
+    full = runs.recipe
+
+    def tiny(data, budget, model="flow-factorized", **changes):
+        return full(data, budget, model, **(TINY | changes))
+
+    monkeypatch.setattr(runs, "recipe", tiny)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["poflow-lite", *map(str, arguments)])
         try:
-            main()
+            cli.main()
             code = 0
         except SystemExit as stop:
             code = stop.code or 0
@@ -34,131 +43,167 @@ def run(monkeypatch, capsys):
     return call
 
 
-def test_demo_trains_measures_and_draws(run, tmp_path):
-    code, out, _ = run("demo", "--budget", "smoke", "--out", tmp_path / "demo")
-    assert code == 0
+# --- one run ------------------------------------------------------------------------------------------------------
+
+
+def test_demo_trains_measures_and_draws_and_can_be_run_again(run, tmp_path):
+    for _ in range(2):
+        code, out, _ = run("demo", "--budget", "smoke", "--out", tmp_path)
+        assert code == 0
     for word in ("scale", "rotate", "hue", "no motion", "median frame", "reconstruction floor", "ceiling", "digits"):
         assert word in out
-    metrics = json.loads((tmp_path / "demo" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert f"{metrics['equivariance_error']['hue']:.0f}" in out
-    assert (tmp_path / "demo" / "filmstrip.png").exists()
-    assert (tmp_path / "demo" / "traversal.gif").exists()
-    assert (tmp_path / "demo" / "motion.gif").exists()
+    assert all((tmp_path / name).exists() for name in ("filmstrip.png", "traversal.gif", "motion.gif"))
 
 
-def test_demo_can_be_run_again(run, tmp_path):
-    for _ in range(2):
-        assert run("demo", "--budget", "smoke", "--out", tmp_path)[0] == 0
-
-
-def test_bfloat16_trains_and_evaluates(run, tmp_path):
-    assert run("train", "--budget", "smoke", "--precision", "bfloat16", "--out", tmp_path)[0] == 0
-    assert run("evaluate", tmp_path)[0] == 0
+def test_train_then_resume_then_evaluate_then_export(run, tmp_path):
+    settings = ("--set", "beta=0.5", "--set", "gamma=2", "--set", "hidden=12", "--set", "left-out=3")
+    arguments = ("train", "--model", "factor-vae", "--budget", "smoke", "--seed", 1, *settings, "--out", tmp_path / "v")
+    assert run(*arguments)[0] == 0
+    assert run(*arguments, "--resume")[0] == 0
+    assert run("evaluate", tmp_path / "v", "--split", "validation")[0] == 0
+    metrics = json.loads((tmp_path / "v" / "metrics.json").read_text())
+    found = metrics["settings"]
+    assert (found["beta"], found["hidden"], found["left_out"], found["options"]) == (0.5, 12, [3], {"gamma": 2})
+    assert metrics["data_set"].startswith("digits (validation, 180 images)")
+    code, out, _ = run("export", tmp_path / "v", "mine", "--out", tmp_path / "models")
+    assert (code, "mine.safetensors" in out) == (0, True)
+    assert experiments.load_pretrained("mine", "cpu", tmp_path / "models").config["seed"] == 1
 
 
 def test_a_flow_that_folds_is_warned_of(run, tmp_path, monkeypatch):
-    assert run("train", "--budget", "smoke", "--out", tmp_path)[0] == 0
+    assert run("train", "--budget", "smoke", "--set", "precision=bfloat16", "--out", tmp_path)[0] == 0
     assert "warning" not in run("evaluate", tmp_path)[1]
-    monkeypatch.setattr(experiments, "smallest_eigenvalue", lambda model, batch: -0.25)
+    monkeypatch.setattr(runs, "smallest_eigenvalue", lambda model, batch: -0.25)
     assert "warning: the flow is not invertible everywhere" in run("evaluate", tmp_path)[1]
 
 
-def test_train_then_resume_then_evaluate(run, tmp_path):
-    arguments = (
-        "train",
-        "--model",
-        "factor-vae",
-        "--budget",
-        "smoke",
-        "--seed",
-        1,
-        "--kl-weight",
-        0.5,
-        "--set",
-        "gamma=2",
-        "--set",
-        "hidden=12",
-        "--out",
-        tmp_path / "v",
-    )
-    code, out, _ = run(*arguments)
-    assert code == 0
-    assert "digits (train, 1,257 images)" in out
-    assert run(*arguments, "--resume")[0] == 0
-    code, out, _ = run("evaluate", tmp_path / "v", "--split", "validation")
-    assert code == 0
-    metrics = json.loads((tmp_path / "v" / "metrics.json").read_text())
-    settings = metrics["settings"]
-    assert (settings["beta"], settings["hidden"], settings["own"]) == (0.5, 12, {"gamma": 2})
-    assert metrics["data_set"].startswith("digits (validation, 180 images)")
+def test_another_models_checkpoint_and_a_damaged_one_are_one_line(run, tmp_path):
+    assert run("train", "--model", "vae", "--budget", "smoke", "--out", tmp_path)[0] == 0
+    code, _, err = run("train", "--budget", "smoke", "--out", tmp_path, "--resume")
+    assert (code, "belongs to another run (different: beta, model, options)" in err) == (1, True)
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"not much")
+    code, _, err = run("evaluate", tmp_path)
+    assert (code, "damaged or not a safetensors file" in err) == (1, True)
 
 
-def test_tradeoff_measures_every_cell_once_on_the_validation_split(run, tmp_path, monkeypatch):
-    arguments = ("tradeoff", "--budget", "smoke", "--kl-weights", "0.1,1", "--seeds", "0,1", "--out", tmp_path)
-    code, out, _ = run(*arguments)
-    assert code == 0
-    result = json.loads((tmp_path / "tradeoff.json").read_text())
-    assert [(cell["kl_weight"], cell["seed"]) for cell in result["cells"]] == [(0.1, 0), (0.1, 1), (1.0, 0), (1.0, 1)]
-    assert "validation" in result["data_set"]
-    assert (tmp_path / "tradeoff.png").exists()
-    monkeypatch.setattr(experiments, "train", lambda *a, **o: pytest.fail("a finished cell was trained again"))
-    assert run(*arguments)[1].splitlines()[-6:] == out.splitlines()[-6:]
+@pytest.mark.parametrize(("command", "place", "advice"), [
+    (("train",), "experiments.train_recipe", "the same command with --resume goes on"),
+    (("study", "ablations"), "studies.run_study", "the same command goes on with the cells that are left"),
+])  # fmt: skip
+def test_interrupting_says_how_to_go_on(run, tmp_path, monkeypatch, command, place, advice):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"poflow_lite.{place}", interrupted)
+    code, _, err = run(*command, "--out", tmp_path)
+    assert (code, advice in err) == (130, True)
 
 
-def test_compare_prints_the_table_and_goes_on_where_it_stopped(run, tmp_path):
-    sizes = [f"--set={name}={value}" for name, value in TINY.items() if name not in ("channels", "test_images")]
-    arguments = (
-        "compare", "--models", "vae,flow-factorized", "--budget", "smoke", "--images", 8, *sizes, "--set=channels=4,8",
-        "--set=likelihood_images=1", "--out", tmp_path,
-    )  # fmt: skip
-    code, out, _ = run(*arguments)
-    assert code == 0
-    assert "| flow-factorized | flow |" in out
+# --- studies ------------------------------------------------------------------------------------------------------
+
+
+def measure(folder, number, **others):
+    if number == 13:
+        raise RuntimeError("out of luck")
+    return {"value": number, **others}
+
+
+def cells(data="digits", seeds=(0, 1), numbers=(1, 2), vary=None, scores=True, changes=None):
+    return {f"cell-{n}": {"number": n, "given": [data, seeds, vary, scores, changes]} for n in numbers}
+
+
+TOY = Study(
+    name="toy",
+    cells=cells,
+    measure=measure,
+    table=lambda result: pd.DataFrame([{"number": cell["value"]} for cell in result["cells"]]),
+    figure=lambda result: figure()[0],
+)
+
+
+@pytest.fixture
+def toy(run, tmp_path, monkeypatch):
+    """Run the study "toy"; return exit code, output, errors and the settings that its cells saw."""
+    monkeypatch.setitem(studies.STUDIES, "toy", TOY)
+
+    def call(*arguments):
+        code, out, err = run("study", "toy", "--out", tmp_path, *arguments)
+        path = tmp_path / "toy.json"
+        return code, out, err, json.loads(path.read_text())["settings"] if path.exists() else None
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        ([], {}),
+        (["--seeds", "3,4", "--data", "mnist"], {"seeds": [3, 4], "data": "mnist"}),
+        (["--set", "seeds=3", "--set", "numbers=all"], {"seeds": [3]}),
+        (["--set", "scores=false", "--set", "numbers=2,1"], {"scores": False, "numbers": [2, 1]}),
+        (["--set", "steps=7", "--set", "channels=8", "--set", "field=free"],
+         {"changes": {"steps": 7, "channels": [8], "field": "free"}}),
+        (["--set", "vary=beta=0.1,1", "--set", "vary=hamilton-jacobi=0"],
+         {"vary": {"beta": [0.1, 1], "hamilton_jacobi": [0]}}),
+    ],
+)  # fmt: skip
+def test_settings_of_a_study_the_recipe_and_the_model_are_set_alike(toy, arguments, settings):
+    code, _, _, found = toy(*arguments)
+    defaults = {"data": "digits", "seeds": [0, 1], "numbers": [1, 2], "vary": None, "scores": True, "changes": None}
+    assert (code, found) == (0, defaults | settings)
+
+
+def test_a_study_prints_its_table_and_names_a_cell_that_failed(toy, tmp_path):
+    code, out, err, _ = toy("--set", "numbers=13,5")
+    assert code == 1
+    assert "| 5 |" in out
     assert (tmp_path / "table.md").read_text() in out
-    for name in ("comparison.json", "table.csv", "table.tex", "comparison.png"):
-        assert (tmp_path / name).exists()
-    again = run(*arguments, "--seeds", "0,1")
-    assert again[0] == 0
-    assert {place.parent.name for place in tmp_path.glob("*/cell.json")} == {
-        "vae-seed-0", "vae-seed-1", "flow-factorized-seed-0", "flow-factorized-seed-1",
+    assert err.strip().splitlines()[-1].startswith("error: 1 cells failed (cell-13): their error.txt in")
+    assert "out of luck" in (tmp_path / "cell-13" / "error.txt").read_text()
+
+
+def test_a_study_of_the_package_runs_from_the_command_line(run, tmp_path):
+    settings = [f"--set={name}={str(value).strip('()').replace(' ', '')}" for name, value in TINY.items()]
+    code, out, _ = run("study", "ablations", "--budget", "smoke", "--seeds", "0", "--set", "groups=prior", *settings,
+                       "--set", "images=4", "--out", tmp_path)  # fmt: skip
+    assert code == 0
+    assert "| prior | static N(0, I) |" in out
+    assert {path.parent.name for path in tmp_path.glob("*/cell.json")} == {
+        "standard-seed-0", "prior-static-seed-0", "path_kl-0.0-seed-0",
     }  # fmt: skip
 
 
-def test_compare_reports_a_crashed_cell_in_one_line_and_keeps_the_rest(run, tmp_path, monkeypatch):
-    from poflow_lite.studies import comparison
-
-    original = comparison.compare_cell
-
-    def cell(folder, model, **arguments):
-        if model == "vae":
-            raise RuntimeError("out of luck")
-        return original(folder, model, **arguments)
-
-    monkeypatch.setattr(comparison, "compare_cell", cell)
-    code, out, err = run("compare", "--models", "vae,slow-vae", "--budget", "smoke", "--images", 4, "--no-scores",
-                         "--out", tmp_path)  # fmt: skip
-    assert code == 1
-    assert "| slow-vae | linear |" in out
-    assert err.strip().splitlines()[-1].startswith("error: 1 cells failed (vae-seed-0): their error.txt in")
-    assert "out of luck" in (tmp_path / "vae-seed-0" / "error.txt").read_text()
-
-
-def test_ablate_prints_the_table_and_goes_on_where_it_stopped(run, tmp_path):
-    sizes = [f"--set={name}={value}" for name, value in TINY.items() if name not in ("channels", "test_images")]
-    arguments = (
-        "ablate", "--groups", "prior, force", "--budget", "smoke", "--images", 8, *sizes, "--set=channels=4,8",
-        "--set=likelihood_images=1", "--out", tmp_path,
-    )  # fmt: skip
-    code, out, _ = run(*arguments, "--seeds", "0")
+@pytest.mark.parametrize("arguments", [(), ("--list",), ("cost", "--list")])
+def test_studies_are_listed_with_their_settings(run, arguments):
+    code, out, _ = run("study", *arguments)
     assert code == 0
-    assert "| prior | static N(0, I) |" in out
-    assert (tmp_path / "table.md").read_text() in out
-    for name in ("ablations.json", "table.csv", "ablations.png"):
-        assert (tmp_path / name).exists()
-    assert run(*arguments, "--seeds", "0,1")[0] == 0
-    assert {place.parent.name for place in tmp_path.glob("*/cell.json")} == {
-        f"{cell}-seed-{seed}" for cell in ("standard", "prior-static", "path_kl-0.0", "force-none") for seed in (0, 1)
-    }
+    for text in ("comparison: ", "transport: ", "\n  seeds=0,1,2\n", "  groups=hamilton-jacobi,force", "scores=true"):
+        assert text in out
+
+
+RESULTS = Path(__file__).parent.parent / "data" / "results"
+COMMANDS = re.findall(
+    r"^\| (\S+) \|.*?`(poflow-lite study [^`…]+)`", (RESULTS / "README.md").read_text("utf-8"), re.MULTILINE
+)
+RECORDS = {name: shlex.split(command)[2:] for name, command in COMMANDS if "NAME=" not in command}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_command_that_stands_beside_a_record_asks_for_its_settings(run, monkeypatch, name):
+    seen = {}
+    monkeypatch.setattr(
+        studies, "run_study", lambda study, folder, **asked: seen.update(asked) or {"cells": [], "failed": {}}
+    )
+    assert run("study", *RECORDS[name])[0] == 0
+    recorded = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+    asked = {key: value for key, value in seen.items() if key not in ("jobs", "backend")}
+    settings = studies.settings_of(studies.STUDIES[recorded["study"]]) | asked
+    assert json.loads(json.dumps(settings)) == recorded["settings"]
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -167,26 +212,37 @@ def test_ablate_prints_the_table_and_goes_on_where_it_stopped(run, tmp_path):
         (["train", "--model", "gan"], "unknown model 'gan'; known: vae, beta-vae, factor-vae"),
         (["train", "--data", "faces"], "unknown data set 'faces'; known: digits, mnist"),
         (["train", "--budget", "huge"], "unknown budget 'huge'; known: smoke, lecture, full"),
-        (["train", "--start", "upside-down"], "start must be 'fixed' or 'random', got 'upside-down'"),
-        (["train", "--likelihood", "poisson"], "unknown likelihood 'poisson'; known: bernoulli"),
-        (["train", "--kl-weight", "-1"], "beta must be a finite number of at least 0, got -1"),
+        (["train", "--device", "abacus"], "unknown device 'abacus'"),
+        (["train", "--set", "start=upside-down"], "start must be 'fixed' or 'random', got 'upside-down'"),
+        (["train", "--set", "likelihood=poisson"], "unknown likelihood 'poisson'; known: bernoulli"),
+        (["train", "--set", "precision=int4"], "unknown precision 'int4'; known: float32, bfloat16"),
+        (["train", "--set", "beta=-1"], "beta must be a finite number of at least 0, got -1"),
         (["train", "--set", "gamma=1"], "unknown setting of flow-factorized 'gamma'; known: steps"),
         (["train", "--set", "gamma"], "--set takes NAME=VALUE, got 'gamma'"),
-        (["compare", "--models", "gan"], "unknown model 'gan'"),
-        (["compare", "--set", "seeds=3"], "unknown setting 'seeds'; known: agreement"),
-        (["compare", "--vary", "beta"], "--vary takes NAME=VALUE, got 'beta'"),
-        (["compare", "--jobs", "0"], "jobs must be at least 1, got 0"),
-        (["compare", "--backend", "slurm"], "unknown backend 'slurm'; known: loky, dask, ray"),
+        (["train", "--set", "width=wide"], "width takes a number, got 'wide'"),
+        (["train", "--set", "beta=0.1,1"], "beta takes a number, got (0.1, 1)"),
+        (["train", "--set", "seeds=3"], "unknown setting 'seeds'; known: steps"),
         (["train", "--set", "hamilton_jacobi=-1"], "hamilton_jacobi must be a finite number of at least 0, got -1"),
-        (["ablate", "--groups", "colour"], "unknown group 'colour'; known: hamilton-jacobi, force"),
-        (["ablate", "--seeds", "one"], "--seeds takes numbers separated by commas, got 'one'"),
         (["train", "--set", "field=curly"], "unknown field 'curly'; known: gradient, free, divergence-free"),
-        (["train", "--device", "abacus"], "unknown device 'abacus'"),
-        (["train", "--precision", "int4"], "unknown precision 'int4'; known: float32, bfloat16"),
-        (["tradeoff", "--kl-weights", "0.1;1"], "--kl-weights takes numbers separated by commas, got '0.1;1'"),
+        (["study", "spelling"], "unknown study 'spelling'; known: comparison, ablations, generalisation, cost"),
+        (["study", "comparison", "--set", "models=gan"], "unknown model 'gan'"),
+        (
+            ["study", "comparison", "--set", "colour=red"],
+            "unknown setting of the study comparison 'colour'; known: data",
+        ),
+        (["study", "comparison", "--set", "vary=beta"], "vary takes settings with their values, such as --set vary="),
+        (["study", "comparison", "--set", "scores=some"], "scores takes true or false, got 'some'"),
+        (["study", "comparison", "--jobs", "0"], "jobs must be at least 1, got 0"),
+        (["study", "comparison", "--backend", "slurm"], "unknown backend 'slurm'; known: loky, dask, ray"),
+        (["study", "ablations", "--set", "groups=colour"], "unknown group 'colour'; known: hamilton-jacobi, force"),
+        (["study", "ablations", "--seeds", "one"], "--seeds takes numbers separated by commas, got 'one'"),
+        (["study", "generalisation", "--set", "tasks=sideways"], "unknown task 'sideways'"),
+        (["study", "transport", "--data", "digits"], "unknown setting of the study transport 'data'; known: pairs"),
         (["download", "faces"], "unknown data set 'faces'; known: mnist"),
         (["evaluate", "nowhere"], "there is no checkpoint at nowhere"),
-        (["student", "out", "--notebooks", "nowhere"], "no lessons (NN-*.ipynb) in nowhere"),
+        (["export", "nowhere", "mine"], "there is no checkpoint at nowhere"),
+        (["course", "build", "out", "--notebooks", "nowhere"], "no lessons (NN-*.ipynb) in nowhere"),
+        (["course", "lint"], "no lessons (NN-*.ipynb) in notebooks"),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(run, tmp_path, monkeypatch, arguments, message):
@@ -203,48 +259,20 @@ def test_a_mistake_is_one_line_and_writes_nothing(run, tmp_path, monkeypatch, ar
 def test_missing_mnist_is_never_replaced(run, tmp_path, monkeypatch):
     monkeypatch.setenv("POFLOW_DATA", str(tmp_path))
     code, _, err = run("train", "--data", "mnist", "--out", tmp_path / "run")
-    assert code == 1
-    assert "poflow-lite download mnist" in err
+    assert (code, "poflow-lite download mnist" in err) == (1, True)
     assert not (tmp_path / "run").exists()
 
 
 def test_an_unwritable_folder_is_named_before_any_training(run, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = run("train", "--out", tmp_path / "file" / "run")
-    assert code == 1
-    assert "cannot write to the output folder" in err
+    assert (code, "cannot write to the output folder" in err) == (1, True)
 
 
-def test_another_models_checkpoint_is_refused(run, tmp_path):
-    assert run("train", "--model", "vae", "--budget", "smoke", "--out", tmp_path)[0] == 0
-    code, _, err = run("train", "--model", "flow-factorized", "--budget", "smoke", "--out", tmp_path, "--resume")
-    assert code == 1
-    assert "belongs to another run (different: beta, model, own)" in err
+def test_lint_prints_every_problem_of_a_lesson(run, tmp_path, monkeypatch):
+    from poflow_lite import course
 
-
-def test_a_damaged_checkpoint_is_one_line(run, tmp_path):
-    (tmp_path / "checkpoint.safetensors").write_bytes(b"not much")
-    code, _, err = run("evaluate", tmp_path)
-    assert code == 1
-    assert "damaged or not a safetensors file" in err
-
-
-def test_interrupting_says_how_to_go_on(run, tmp_path, monkeypatch):
-    def interrupted(*arguments, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(experiments, "train", interrupted)
-    code, _, err = run("train", "--out", tmp_path)
-    assert code == 130
-    assert "--resume" in err
-
-
-def test_generalise_prints_a_table_and_a_mistake_in_one_line(run, tmp_path):
-    options = ["--budget", "smoke", "--models", "vae,flow-factorized", "--trials", "half speed", "--images", "3"]
-    small = ["--set", "latent=4", "--set", "channels=4,8", "--set", "hidden=8", "--device", "cpu"]
-    code, out, _ = run("generalise", *options, *small, "--out", str(tmp_path / "g"))
-    assert code == 0
-    assert "| half speed |" in out
-    code, _, err = run("generalise", "--trials", "sideways", "--out", str(tmp_path / "h"))
-    assert code == 1
-    assert err.startswith("error: unknown trial 'sideways'")
+    monkeypatch.setattr(course, "lint", lambda path: [f"{path.stem} is dull", "too long"])
+    code, out, err = run("course", "lint", tmp_path / "00-a.ipynb")
+    assert (code, out.splitlines()) == (1, ["00-a.ipynb: 00-a is dull", "00-a.ipynb: too long"])
+    assert "2 problems in the lessons" in err

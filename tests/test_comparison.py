@@ -1,137 +1,209 @@
-"""The comparison: one protocol for all models, resumable, reproducible; its tables say what was measured."""
+"""Comparing models: one protocol for all, fitted on training sequences alone; the study's table and its costs."""
 
-import csv
 import json
 import math
-import time
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from PIL import Image
+from tiny import SHAPE, encoder_and_decoder
+from torch import nn
+from torch.distributions import Independent, Normal
 
-from poflow_lite import experiments, recipes
+from poflow_lite import experiments
+from poflow_lite.experiments import compare, measure_operators
+from poflow_lite.experiments import comparison as objects
 from poflow_lite.metrics import equivariance_error
-from poflow_lite.operators import OPERATORS
-from poflow_lite.studies import comparison, tables
+from poflow_lite.models import VAE
+from poflow_lite.objectives import diagonal_normal
+from poflow_lite.operators import AffineMaps, training_latents
+from poflow_lite.studies import comparison, comparison_tables, run_study
+from poflow_lite.training import Losses
 
-TINY = {
-    "steps": 3, "batch_size": 4, "latent": 16, "channels": (4, 8), "hidden": 16, "width": 4, "likelihood_images": 1,
-    "samples": 5,
+# --- on objects, where the answer is known ------------------------------------------------------------------------
+
+
+class Pixels(nn.Module):
+    """A user's own model, with the methods of the VAE and nothing else: latents are pixels, which stand still."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.1))
+
+    def encode(self, x):
+        return diagonal_normal(x.flatten(1), self.scale.expand(len(x), math.prod(SHAPE)))
+
+    def decode(self, z):
+        return Independent(Normal(z.unflatten(-1, SHAPE), 1.0), 3)
+
+    rollout, log_prior = VAE.rollout, VAE.log_prior
+
+
+@pytest.fixture
+def images():
+    return torch.rand(80, *SHAPE, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def rows_of():
+    """The table by (model, operator)."""
+    return lambda table: {(row["model"], row["operator"]): row for row in table.to_dict("records")}
+
+
+def test_operators_and_median_frame_are_fitted_to_training_sequences_and_to_nothing_else(images, make_fading):
+    """Training halves under k = 0 and stands under k = 1; what is held out does the opposite."""
+    training, held_out = make_fading(images), make_fading(images[:5], names=("still", "halve"))
+    found = measure_operators(Pixels(), training, held_out, operators=["linear", "translation"], scores=False)
+    moved = 1.25 * images[:5].flatten(1).sum(1).mean().item()  # Σ_t (1 - 2^-t) over t = 1, 2, of what stands or halves
+    assert found["references"]["no_motion"] == {"still": 0.0, "halve": pytest.approx(moved)}
+    assert found["operators"]["linear"]["equivariance_error"] == pytest.approx(
+        {"still": moved, "halve": moved}, rel=0.02
+    )
+    medians = images.median(0).values * torch.tensor([0.5, 0.25])[:, None, None, None]
+    error = (medians - images[:5, None]).abs().flatten(1).sum(1).mean().item()
+    assert found["references"]["median_frame"]["still"] == pytest.approx(error, rel=1e-5)
+    right = measure_operators(Pixels(), training, make_fading(images[:5]), operators=["linear"], scores=False)
+    assert right["operators"]["linear"]["equivariance_error"]["halve"] < 0.02 * moved
+
+
+def test_a_users_model_operator_and_metric_get_their_row_and_column(images, make_fading, rows_of):
+    training, held_out, model = make_fading(images), make_fading(images[:4]), Pixels()
+
+    def halving(own, sequences, latents):
+        assert own is model
+        assert sequences is training
+        assert torch.equal(latents, training_latents(model, training))
+        eye = torch.eye(latents.shape[-1]).expand(2, 3, -1, -1)
+        return AffineMaps(eye * torch.tensor([[1.0, 0.5, 0.25], [1.0, 1.0, 1.0]])[..., None, None], latents[:, 0] * 0)
+
+    def length(moved, sequences):
+        assert sequences is held_out
+        return moved.rollout(torch.ones(1, 48), torch.tensor([0]), range(3)).z[0, -1, 0].item()
+
+    entries = {"identity": objects.OPERATORS["identity"], "mine": halving}
+    table = compare({"pixels": model}, training, held_out, operators=entries, metrics={"length": length})
+    rows = rows_of(table)
+    assert list(rows) == [("no motion", ""), ("median frame", ""), *(("pixels", o) for o in ("floor", *entries))]
+    assert rows["no motion", ""]["halve"] == rows["pixels", "identity"]["halve"] == 1
+    assert rows["pixels", "mine"]["halve"] == rows["pixels", "floor"]["halve"] == pytest.approx(0, abs=1e-6)
+    assert math.isnan(rows["no motion", ""]["still"]), "no motion makes no error there: nothing can be divided by it"
+    assert (rows["pixels", "identity"]["length"], rows["pixels", "mine"]["length"]) == (1, 0.25)
+    assert "prediction" not in table
+
+
+def test_the_four_operators_the_models_own_motion_and_scores(images, make_fading, rows_of, monkeypatch):
+    monkeypatch.setattr(objects, "vp_score", partial(objects.vp_score, epochs=1))
+    still, mine = VAE(*encoder_and_decoder()), VAE(*encoder_and_decoder())
+    mine.motion, mine.names_k, mine.infer = "standing", True, lambda frames: torch.zeros(len(frames)).long()
+    training, held_out = make_fading(images), make_fading(images[:8])
+    sizes = {"likelihood_images": 1, "samples": 5, "operator_images": 60, "median_images": 60}
+    rows = rows_of(compare({"mine": mine, "still": still}, training, held_out, scores=True, **sizes))
+    assert [operator for name, operator in rows if name == "mine"] == ["floor", *objects.COMPARED, "standing"]
+    assert [operator for name, operator in rows if name == "still"] == ["floor", *objects.COMPARED]
+    assert rows["mine", "standing"]["halve"] == rows["mine", "identity"]["halve"]
+    assert all(rows["mine", name]["prediction"] < 0 <= rows["mine", name]["vp_score"] <= 1 for name in objects.COMPARED)
+    found = measure_operators(mine, training, held_out, operators=["linear"], **sizes)
+    assert list(found["operators"]) == ["linear", "standing"]
+    assert (found["clustering_accuracy"], found["reconstruction"] < 0) == (0.5, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"models": {}}, "there is nothing to compare: give at least one model"),
+        ({"operators": ["linear", "warp"]}, "unknown operator 'warp'; known: identity, traversal, translation, linear"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(images, make_fading, arguments, message):
+    shown = make_fading(images)
+    with pytest.raises(ValueError, match=message):
+        compare(**{"models": {"pixels": Pixels()}, "training": shown, "held_out": shown} | arguments)
+
+
+# --- the study ----------------------------------------------------------------------------------------------------
+
+CHANGES = {
+    "steps": 3, "batch_size": 4, "latent": 4, "channels": (4, 8), "hidden": 16, "width": 4, "likelihood_images": 1,
+    "samples": 5, "share": 0.05, "horizon": 2,
 }  # fmt: skip
 
 
-def tiny(out, models=("vae", "weakly-supervised"), **options):
-    options = {"budget": "smoke", "images": 12, "device": "cpu", "progress": False, **TINY, **options}
-    return comparison.compare("digits", models, out, **options)
-
-
 @pytest.fixture(scope="module", autouse=True)
-def few_images_and_epochs():
-    """Fewer training images and epochs than the comparison takes: nothing here depends on how many."""
+def few_epochs():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison, "vp_score", partial(comparison.vp_score, epochs=2))
-        patch.setattr(comparison, "training_latents", partial(comparison.training_latents, images=60))
-        patch.setattr(comparison, "MedianFrame", partial(comparison.MedianFrame, images=60))
+        patch.setattr(objects, "vp_score", partial(objects.vp_score, epochs=1))
         yield
 
 
+def tiny(out, models=("vae", "weakly-supervised"), **options):
+    options = {"budget": "smoke", "images": 6, "device": "cpu", "changes": CHANGES, **options}
+    return run_study(comparison.STUDY, out, models=models, progress=False, **options)
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, few_images_and_epochs):
+def finished(tmp_path_factory, few_epochs):
     folder = tmp_path_factory.mktemp("comparison")
-    return folder, tiny(folder, tuple(recipes.MODELS))
+    return folder, tiny(folder)
 
 
-def test_every_model_is_measured_with_every_operator_and_its_own_transport(finished):
+def test_every_model_is_measured_with_every_operator_and_its_own_motion(finished):
     folder, result = finished
-    assert json.loads((folder / "comparison.json").read_text()) == result
     assert result["failed"] == {}
-    assert [cell["model"] for cell in result["cells"]] == list(recipes.MODELS)
-    for cell in result["cells"]:
-        own = comparison.TRANSPORTS.get(cell["model"])
-        assert set(cell["operators"]) == {*OPERATORS, *([own] if own else [])}
-        for measured in cell["operators"].values():
-            assert set(measured["equivariance_error"]) == {"scale", "rotate", "hue"}
-            assert all(math.isfinite(value) and value > 0 for value in measured["equivariance_error"].values())
-            assert 0 <= measured["vp_score"] <= 1
-            assert measured["prediction"] < -2161
-        assert ("index_accuracy" in cell) == (cell["model"] == "weakly-supervised")
-
-
-def test_all_models_see_the_same_test_frames(finished):
-    _, result = finished
+    *runs, costs = result["cells"]
+    assert [cell["model"] for cell in runs] == ["vae", "weakly-supervised"] == list(costs["milliseconds"])
+    assert [list(cell["operators"]) for cell in runs] == [[*objects.COMPARED], [*objects.COMPARED, "flow"]]
+    assert ["clustering_accuracy" in cell for cell in runs] == [False, True]
+    assert "digits (test, 360 images), fixed start, 6 measured" in (folder / "table.md").read_text()
     for reference in ("no_motion", "median_frame"):
-        values = [cell["references"][reference] for cell in result["cells"]]
-        assert all(value == values[0] for value in values)
+        assert runs[0]["references"][reference] == runs[1]["references"][reference], "all see the same test frames"
+    run = experiments.load_run(folder / "weakly-supervised-seed-0", "cpu")
+    found = equivariance_error(run.model, experiments.sequences("digits", "test", run.settings).first(6))
+    assert found == pytest.approx(runs[1]["operators"]["flow"]["equivariance_error"], rel=1e-6)
+    options = experiments.options_of("weakly-supervised")
+    assert runs[1]["settings"].items() >= {**CHANGES, "channels": [4, 8], "beta": 0.03, **options}.items()
 
 
-def test_figures_are_those_of_the_evaluation_of_one_run(finished):
+def test_the_same_seed_gives_the_same_figures_twice_and_another_seed_others(finished, tmp_path):
+    first, again, other = finished[1]["cells"][0], *tiny(tmp_path, ("vae",), seeds=(0, 1))["cells"][:2]
+    for name in ("references", "operators", "reconstruction"):
+        assert first[name] == again[name]
+        assert first[name] != other[name]
+
+
+def test_finished_cells_are_not_run_again_and_another_recipe_is_not_taken_for_them(finished, monkeypatch):
     folder, result = finished
-    cell = next(cell for cell in result["cells"] if cell["model"] == "flow-factorized")
-    run = experiments.load_run(folder / "flow-factorized-seed-0", "cpu")
-    held_out = experiments.sequences("digits", "test", run.settings).first(12)
-    found = equivariance_error(run.model, held_out)
-    assert found == pytest.approx(cell["operators"]["flow"]["equivariance_error"], rel=1e-6)
-
-
-def test_the_same_seed_gives_the_same_table_twice(finished, tmp_path):
-    folder, result = finished
-    tables.write_tables(result, folder)
-    models = ("vae", "factor-vae", "poflow", "weakly-supervised")
-    tables.write_tables(tiny(tmp_path, models), tmp_path)
-    first, second = (list(csv.reader((place / "table.csv").open())) for place in (folder, tmp_path))
-    assert [line for line in first if line[0] in ("model", *models)] == second
-
-
-def test_finished_cells_are_not_run_again(finished, monkeypatch):
-    folder, result = finished
-    monkeypatch.setattr(comparison, "train", lambda *a, **o: pytest.fail("a finished cell was trained again"))
-    again = tiny(folder, tuple(recipes.MODELS))
-    assert again["cells"] == result["cells"]
-
-
-def test_a_cell_of_another_recipe_is_not_taken_for_this_one(finished):
-    folder, _ = finished
+    monkeypatch.setattr(comparison, "train_recipe", lambda *a, **o: pytest.fail("a finished cell was trained again"))
+    assert tiny(folder)["cells"] == result["cells"]
     with pytest.raises(ValueError, match=r"vae-seed-0 holds a cell of another grid \(different: settings\)"):
-        tiny(folder, ("vae",), steps=2)
+        tiny(folder, changes=CHANGES | {"steps": 2})
 
 
-def test_seeds_differ_and_are_told_apart(tmp_path):
-    cells = tiny(tmp_path, ("vae",), seeds=(0, 1), scores=False)["cells"]
-    assert [cell["seed"] for cell in cells] == [0, 1]
-    errors = [cell["operators"]["identity"]["equivariance_error"]["hue"] for cell in cells]
-    assert errors[0] != errors[1]
+def test_beta_can_be_varied_on_the_validation_split(tmp_path):
+    options = {"vary": {"beta": [0.1, 1]}, "split": "validation", "scores": False}
+    result = tiny(tmp_path, ("vae",), **options)
+    assert [cell["cell"] for cell in result["cells"]] == ["vae-beta-0.1-seed-0", "vae-beta-1-seed-0"], "no costs"
+    assert [cell["settings"]["beta"] for cell in result["cells"]] == [0.1, 1]
+    text = (tmp_path / "table.md").read_text()
+    assert "digits (validation, 180 images)" in text
+    assert "| vae, beta = 0.1 | linear |" in text
+    assert "beta" not in text[text.index("The same for all") :].split("`")[0]
+    assert "prediction" not in result["cells"][0]["operators"]["linear"]
 
 
 def test_a_crashed_cell_leaves_the_others_in_the_table(tmp_path, monkeypatch):
-    original = comparison.train
+    original = comparison.train_recipe
 
     def train(model, *arguments, **options):
-        if model == "weakly-supervised":
+        if model == "beta-vae":
             raise FloatingPointError("training stopped at step 2")
         return original(model, *arguments, **options)
 
-    monkeypatch.setattr(comparison, "train", train)
-    result = tiny(tmp_path)
-    assert result["failed"] == {"weakly-supervised-seed-0": "FloatingPointError: training stopped at step 2"}
-    assert [cell["model"] for cell in result["cells"]] == ["vae"]
-    assert "| vae | linear |" in tables.write_tables(result, tmp_path)
-
-
-def test_a_setting_can_be_varied_on_the_validation_split(tmp_path):
-    result = tiny(tmp_path, ("factor-vae",), vary=("gamma", [0.5, 3]), split="validation", scores=False)
-    assert "validation" in result["data_set"]
-    assert [cell["variant"] for cell in result["cells"]] == [{"gamma": 0.5}, {"gamma": 3}]
-    assert result["settings"]["factor-vae"]["own"] == {}, "the last of the varied values stood there, for all cells"
-    text = tables.write_tables(result, tmp_path)
-    assert "| factor-vae, gamma = 0.5 | linear |" in text
-    assert "gamma" not in text[text.index("The same for all") :].split("`")[0]
-    assert {path.parent.name for path in tmp_path.glob("*/cell.json")} == {
-        "factor-vae-gamma-0.5-seed-0", "factor-vae-gamma-3-seed-0",
-    }  # fmt: skip
-    errors = [cell["operators"]["linear"]["equivariance_error"] for cell in result["cells"]]
-    assert errors[0] != errors[1]
-    assert "prediction" not in result["cells"][0]["operators"]["linear"]
+    monkeypatch.setattr(comparison, "train_recipe", train)
+    result = tiny(tmp_path, ("vae", "beta-vae"), scores=False)
+    assert result["failed"] == {"beta-vae-seed-0": "FloatingPointError: training stopped at step 2"}
+    assert "| vae | linear |" in (tmp_path / "table.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -139,50 +211,52 @@ def test_a_setting_can_be_varied_on_the_validation_split(tmp_path):
     [
         ({"models": ("vae", "gan")}, "unknown model 'gan'"),
         ({"budget": "huge"}, "unknown budget 'huge'"),
-        ({"vary": ("gamma", [1])}, "unknown setting of vae 'gamma'"),
+        ({"vary": {"gamma": [1]}}, "unknown setting of vae 'gamma'"),
+        ({"vary": "beta"}, "vary takes settings with their values"),
         ({"split": "exam"}, "unknown split 'exam'"),
         ({"seeds": ()}, "the grid is empty"),
-        ({"jobs": 0}, "jobs must be at least 1, got 0"),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_trained(tmp_path, monkeypatch, options, message):
-    monkeypatch.setattr(comparison, "train", lambda *a, **o: pytest.fail("training began"))
+    monkeypatch.setattr(comparison, "train_recipe", lambda *a, **o: pytest.fail("training began"))
     with pytest.raises(ValueError, match=message):
         tiny(tmp_path / "grid", **options)
 
 
-def test_the_cost_of_a_step_is_measured_in_turns():
-    settings = {model: recipes.recipe("digits", "smoke", model, **TINY) for model in ("vae", "poflow")}
-    training = recipes.sequences("digits", "train", settings["vae"])
-    costs = comparison.step_costs(settings, training, torch.device("cpu"), rounds=3)
-    assert set(costs) == {"vae", "poflow"}
-    assert 0 < costs["vae"] < costs["poflow"]
+def test_a_step_is_timed_in_turns_after_one_that_is_not_counted_and_on_data_that_are_remembered(monkeypatch):
+    """By a clock that only these models and data move: first steps take 100 s, first renderings 50."""
+    now, order, seen = [0.0], [], set()
+
+    class Slow(nn.Module):
+        def __init__(self, name, seconds):
+            super().__init__()
+            self.weight, self.name, self.seconds, self.first = nn.Parameter(torch.ones(2)), name, seconds, 100.0
+
+        def terms(self, batch, generator):
+            now[0], self.first = now[0] + self.seconds + self.first, 0.0
+            order.append(self.name)
+            return Losses({"loss": self.weight})
+
+    def sample(size, frames, generator, consecutive):
+        now[0] += 50.0 * (generator.initial_seed() not in seen)
+        seen.add(generator.initial_seed())
+        return torch.zeros(size)
+
+    monkeypatch.setattr(comparison, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    models = {"a": Slow("a", 1.0), "b": Slow("b", 3.0)}
+    assert comparison.step_costs(models, SimpleNamespace(sample=sample), rounds=1) == {"a": 1000.0, "b": 3000.0}
+    assert order == ["a", "b", "a", "b"]
 
 
-# --- tables: figures put in by hand -------------------------------------------------------------------------------
-
-
-def test_no_model_pays_for_what_the_others_find_remembered(monkeypatch):
-    """Rendering is slow the first time a scene is seen: it once made the first model look dearer than its twin."""
-    settings = {name: recipes.recipe("digits", "smoke", "beta-vae", **TINY) for name in ("vae", "beta-vae")}
-    training, seen, original = recipes.sequences("digits", "train", settings["vae"]), set(), comparison.sample_batch
-
-    def slow_at_first(model, training, chosen, generator):
-        state = generator.initial_seed()
-        if state not in seen:
-            time.sleep(0.1)
-            seen.add(state)
-        return original(model, training, chosen, generator)
-
-    monkeypatch.setattr(comparison, "sample_batch", slow_at_first)
-    costs = comparison.step_costs(settings, training, torch.device("cpu"), rounds=3)
-    assert max(costs.values()) < 90
+# --- the table: figures put in by hand ----------------------------------------------------------------------------
 
 
 def cell(model, seed, error, own=None, **more):
     operators = {"identity": 10 * error, "linear": error + 1.0} | ({own: error} if own else {})
     return {
-        "model": model, "seed": seed, "variant": {}, "device": "CPU", "seconds": 1.0, "reconstruction": -2170.0,
+        "cell": f"{model}-seed-{seed}", "model": model, "seed": seed, "device": "CPU", "budget": "lecture",
+        "data_set": "made up (test)", "reconstruction": -2170.0,
+        "settings": {"steps": 7, "beta": 1.0 if model == "vae" else 0.1} | ({"wave": 2.0} if model == "poflow" else {}),
         "references": {name: {"turn": value} for name, value in
                        (("no_motion", 100.0), ("median_frame", 80.0), ("reconstruction_floor", 5.0))},
         "operators": {name: {"equivariance_error": {"turn": value}, "prediction": -2200.0 - value, "vp_score": 0.5}
@@ -193,84 +267,75 @@ def cell(model, seed, error, own=None, **more):
 
 @pytest.fixture
 def by_hand():
-    settings = {"steps": 7, "beta": 0.1, "own": {}}
     cells = [
         cell("vae", 0, 29.0), cell("vae", 1, 31.0), cell("poflow", 0, 22.0, "flow"), cell("poflow", 1, 22.0, "flow"),
         cell("flow-factorized", 0, 19.0, "flow"), cell("flow-factorized", 1, 21.0, "flow"),
-        cell("weakly-supervised", 0, 1.0, "flow", index_accuracy=0.975),
+        cell("weakly-supervised", 0, 1.0, "flow", clustering_accuracy=0.975),
     ]  # fmt: skip
-    return {
-        "data_set": "made up (test)", "budget": "lecture", "command": "poflow-lite compare", "versions": {"torch": "9"},
-        "settings": {"vae": settings | {"beta": 1.0}, "poflow": settings | {"own": {"wave": 2.0}}},
-        "cells": cells, "failed": {},
-        "costs": {"vae": 10.0, "poflow": 15.0, "flow-factorized": 12.0, "weakly-supervised": 20.0},
-    }  # fmt: skip
+    costs = {"vae": 10.0, "poflow": 15.0, "flow-factorized": 12.0, "weakly-supervised": 20.0}
+    cells.append({"cell": "costs", "costs_of": list(costs), "device": "auto", "milliseconds": costs})
+    return {"settings": {"vary": None}, "cells": cells}
 
 
-def test_rows_are_means_and_standard_deviations_over_seeds(by_hand):
-    rows = {(row.label, row.operator): row for row in tables.summarise(by_hand)}
-    assert rows["vae", "linear"].errors["turn"] == (31.0, pytest.approx(2**0.5))
-    assert rows["vae", "linear"].prediction == (-2231.0, pytest.approx(2**0.5))
-    assert rows["vae", "floor"].errors["turn"] == (5.0, 0.0)
-    assert rows["weakly-supervised", "flow"].errors["turn"] == (1.0, None)
-    assert rows["poflow", "floor"].cost == (1.5, None)
-    assert rows["poflow", "floor"].reconstruction == (-2170.0, 0.0)
-    assert rows["poflow", "flow"].cost is rows["poflow", "flow"].reconstruction is None
+def test_the_table_holds_means_and_spreads_the_best_operator_of_each_model_first(by_hand):
+    table = comparison_tables.table(by_hand)
+    lines = {(mark, model, operator): list(rest) for mark, model, operator, *rest in table.values}
+    assert list(table) == ["", "model", "moved by", "turn", "prediction", "VP score", "reconstruction", "cost"]
+    assert lines["reference", "no motion", ""][0] == "100"
+    assert lines["best", "vae", "linear"] == ["31 ± 1", "-2231.0 ± 1.4", "0.50 ± 0.00", "-2170.0 ± 0.0", "1.00"]
+    assert lines["best", "weakly-supervised", "flow"] == ["1", "-2201.0", "0.50", "-2170.0", "2.00"]
+    assert lines["", "vae", "floor"] == ["5 ± 0", "", "", "-2170.0 ± 0.0", "1.00"]
+    assert lines["", "poflow", "linear"] == ["23 ± 0", "-2223.0 ± 0.0", "0.50 ± 0.00", "", ""]
+    assert [key[0] for key in lines] == ["reference"] * 2 + ["best"] * 4 + [""] * 11
 
 
-def test_the_best_row_of_a_model_has_the_least_error_and_what_is_known_of_the_model(by_hand):
-    by_hand["cells"] = [cell("slow-vae", 0, 10.0), cell("poflow", 0, 30.0, "flow")]
-    by_hand["cells"][0]["operators"]["identity"]["equivariance_error"]["turn"] = 9.0
-    best = tables.best_rows(tables.summarise(by_hand | {"costs": {"slow-vae": 2.0, "poflow": 3.0}}))
-    assert [(row.label, row.operator, row.cost) for row in best] == [
-        ("slow-vae", "identity", (1.0, None)), ("poflow", "flow", (1.5, None)),
-    ]  # fmt: skip
-    assert all(row.reconstruction == (-2170.0, None) for row in best)
+def test_the_best_operator_has_the_least_error_relative_to_the_floor_of_each_transformation(by_hand):
+    turn, grow = {"identity": 10.0, "linear": 14.0}, {"identity": 900.0, "linear": 500.0}
+    one = cell("slow-vae", 0, 1.0)
+    one["operators"] = {o: {"equivariance_error": {"turn": turn[o], "grow": grow[o]}} for o in turn}
+    one["references"] = {name: {"turn": 1.0, "grow": 1.0} for name in ("no_motion", "median_frame")}
+    one["references"]["reconstruction_floor"] = {"turn": 1.0, "grow": 1000.0}
+    assert comparison_tables.best_operators(by_hand | {"cells": [one]}) == {"slow-vae": "identity"}
 
 
 def test_margins_are_taken_from_the_best_baseline_and_leave_out_our_own_models(by_hand):
-    below = tables.margins(tables.summarise(by_hand))
-    assert below["linear"]["turn"] == pytest.approx(1 - 20 / 23)
-    assert below["flow"]["turn"] == pytest.approx(1 - 20 / 22)
-    assert below["identity"]["turn"] == pytest.approx(1 - 20 / 220)
+    below = comparison_tables.margins(by_hand)
+    assert below == {
+        "identity": {"turn": pytest.approx(1 - 20 / 220)},
+        "linear": {"turn": pytest.approx(1 - 20 / 23)},
+        "flow": {"turn": pytest.approx(1 - 20 / 22)},
+    }
+    assert comparison_tables.margins(by_hand | {"cells": by_hand["cells"][:4]}) == {}, "margins need our model"
 
 
-def test_margins_need_our_model(by_hand):
-    by_hand["cells"] = by_hand["cells"][:4]
-    assert tables.margins(tables.summarise(by_hand)) == {}
+def test_the_notes_say_what_is_the_same_and_what_differs(by_hand):
+    text = "\n".join(comparison_tables.notes(by_hand))
+    for said in (
+        "made up (test), budget lecture, CPU; mean ± standard deviation over seeds 0, 1.",
+        "linear turn 13%; flow turn 9%.",
+        "weakly-supervised names 97.5% of the sequences rightly",
+        "The same for all: steps 7.\nvae: beta 1.0.\npoflow: beta 0.1, wave 2.0.",
+    ):
+        assert said in text
 
 
-def test_markdown_holds_figures_margins_and_what_differs(by_hand, tmp_path):
-    text = tables.write_tables(by_hand, tmp_path)
-    assert (tmp_path / "table.md").read_text() == text
-    assert "| vae | floor | 5 ± 0 |  |  | -2170.0 ± 0.0 | 1.00 |" in text
-    assert "| vae | linear | 31 ± 1 | -2231.0 ± 1.4 | 0.50 ± 0.00 |  |  |" in text
-    assert "| no motion |  | 100 |" in text
-    assert "| linear | 13% |" in text
-    assert "weakly-supervised names 97.5% of the sequences rightly" in text
-    assert "The same for all: steps 7." in text
-    assert "Different: vae (beta 1.0); poflow (beta 0.1, wave 2.0)." in text
-    assert "made up (test), budget lecture; mean ± standard deviation over seeds 0, 1." in text
-    assert "`poflow-lite compare`; CPU; torch 9." in text
+def test_the_figure_has_a_panel_for_all_that_was_measured(by_hand):
+    figure = comparison_tables.figure(by_hand)
+    shown = [axis for axis in figure.axes if axis.get_visible()]
+    assert [axis.get_xlabel().split(" ")[0] for axis in shown] == ["turn:", "prediction", "VP", "time"]
+    assert [label.get_text() for label in shown[0].get_yticklabels()][:2] == ["vae", "poflow"]
+    assert shown[0].containers[0].lines[0].get_xdata()[0] == pytest.approx(0.05), "the floor of the plain VAE"
 
 
-def test_latex_has_as_many_columns_in_every_line(by_hand, tmp_path):
-    tables.write_tables(by_hand, tmp_path)
-    text = (tmp_path / "table.tex").read_text()
-    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {line.count(" & ") for line in lines} == {6}
-    assert r"vae & linear & 31 $\pm$ 1 &" in text
-    assert r"\begin{tabular}{llrrrrr}" in text
-
-
-def test_the_figure_can_be_opened_and_holds_every_panel(finished):
-    folder, result = finished
-    tables.write_tables(result, folder)
-    picture = Image.open(folder / "comparison.png")
-    assert picture.width > 1000
-    assert picture.height > 500
-
-
-def test_without_a_finished_cell_there_is_no_table(by_hand, tmp_path):
+def test_without_a_finished_run_there_is_no_table(by_hand):
     with pytest.raises(ValueError, match="no cell of the comparison is done"):
-        tables.write_tables(by_hand | {"cells": []}, tmp_path)
+        comparison_tables.table(by_hand | {"cells": by_hand["cells"][-1:]})
+
+
+@pytest.mark.parametrize(
+    "name", ["digits-comparison", "mnist-comparison", "shapes3d-lite-strongest", "digits-tradeoff"]
+)
+def test_recorded_results_give_their_table(name):
+    path = Path(__file__).parent.parent / "data" / "results" / f"{name}.json"
+    table = comparison_tables.table(json.loads(path.read_text(encoding="utf-8")))
+    assert (table[""] == "best").sum() == table["model"].nunique() - 2

@@ -1,4 +1,4 @@
-"""Published files of factor grids: the right pixels from every layout and process, honest errors, rendering into them."""
+"""Files of factor grids: the right pixels from every layout and process, errors that say what to do, rendering."""
 
 import hashlib
 import multiprocessing

@@ -122,12 +122,13 @@ def test_a_folder_of_images_in_the_order_of_names(folder):
     assert image_folder(str(folder)).shape == (1, 1, 4, 6)
 
 
-def test_size_cuts_a_square_and_resamples(folder):
+def test_size_cuts_about_the_middle_and_resamples(folder):
     wide = np.zeros((40, 60), np.uint8)
     wide[:, 10:50], wide[:, :10], wide[:, 50:] = 200, 255, 255  # the middle square is of one grey
     PIL.Image.fromarray(wide).save(folder / "d.png")
     with pytest.raises(ValueError, match=r"d\.png has \(60, 40\) pixels, a\.JPG has \(6, 4\): give size="):
         image_folder(folder)
+    assert image_folder(folder, size=(4, 6)).shape == (4, 3, 4, 6)  # height and width, as everywhere
     found = image_folder(folder, size=8)
     assert found.shape == (4, 3, 8, 8)
     torch.testing.assert_close(found[3], torch.full((3, 8, 8), 200 / 255), atol=0.02, rtol=0)
@@ -136,17 +137,9 @@ def test_size_cuts_a_square_and_resamples(folder):
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
-        (lambda folder: (folder / "b.png").write_bytes(b"no image"), ValueError, r"b\.png is not a whole image"),
-        (
-            lambda folder: PIL.Image.new("I;16", (6, 4)).save(folder / "b.png"),
-            ValueError,
-            r"b\.png has more than 8 bits",
-        ),
-        (
-            lambda folder: [file.unlink() for file in folder.glob("*.[pJ]*[gG]")],
-            ValueError,
-            "holds no PNG or JPEG file",
-        ),
+        (lambda at: (at / "b.png").write_bytes(b"no image"), ValueError, r"b\.png is not a whole image"),
+        (lambda at: PIL.Image.new("I;16", (6, 4)).save(at / "b.png"), ValueError, r"b\.png has more than 8 bits"),
+        (lambda at: [file.unlink() for file in at.glob("*.[pJ]*[gG]")], ValueError, "holds no PNG or JPEG file"),
         (shutil.rmtree, FileNotFoundError, "there is no folder .*: name one that holds PNG or JPEG"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Sequences: one transformation moves, in the protocol of the paper; labelled clips; motions; noise and hidden parts."""
+"""Sequences in which one transformation moves, in the paper's protocol; labelled clips; motions; corruptions."""
 
 import itertools
 import math
@@ -9,7 +9,6 @@ import torch
 
 from poflow_lite.datasets import (
     FIVE_TRANSFORMATIONS,
-    HUE,
     PAPER_TRANSFORMATIONS,
     ROTATE,
     SCALE,
@@ -18,7 +17,6 @@ from poflow_lite.datasets import (
     ClipSequences,
     Motion,
     Segment,
-    Transformation,
     TransformationSequences,
     apply_pose,
     hue,
@@ -396,18 +394,6 @@ def test_what_comes_later_acts_on_what_came_before(blobs):
     moved = apply_pose(blobs, torch.tensor([[0.0, 2.0]]).expand(5, 2), (ROTATE, TRANSLATE))  # 2 pixels to the right
     turned = torch.rot90(moved, 1, (-2, -1))  # by 90 degrees, anticlockwise
     torch.testing.assert_close(frames[:, -1], turned, atol=0.05, rtol=0)
-
-
-def test_a_users_transformation_is_rendered_from_its_matrix_alone(blobs):
-    squeeze = Transformation(
-        "squeeze",
-        lambda t: 0.1 * t,
-        (0.0, 0.0),
-        matrix=lambda a: torch.diag_embed(torch.stack([a.exp(), (-a).exp(), torch.ones_like(a)], -1)),
-    )
-    frames = render(blobs, (("squeeze",), 3), (("hue",), 2), transformations=(squeeze, HUE))
-    expected = apply_pose(blobs, torch.tensor([[0.3, 40.0]]).expand(5, 2), (squeeze, HUE))
-    torch.testing.assert_close(frames[:, -1], expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(

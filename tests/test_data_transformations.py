@@ -276,17 +276,6 @@ def test_who_commutes_with_whom():
             assert norms[i, j].item() == pytest.approx(expected.get((one.name, other.name), 0.0), abs=1e-15)
 
 
-def test_commutators_are_what_is_left_of_going_round_a_small_square():
-    """M N M⁻¹ N⁻¹ = I + [G, H] + third order: a hundredth of the motion leaves a 10,000th of the commutator."""
-    norms, small = commutator_norms(IN_PLANE), 0.01
-    for i, one in enumerate(IN_PLANE):
-        for j, other in enumerate(IN_PLANE):
-            a, b = (small * each.path(double(1.0))[0] for each in (one, other))
-            round_trip = one.matrix(a) @ other.matrix(b) @ one.matrix(-a) @ other.matrix(-b)
-            left = torch.linalg.matrix_norm(round_trip - torch.eye(3, dtype=torch.float64)) / small**2
-            assert left.item() == pytest.approx(norms[i, j].item(), rel=0.01, abs=1e-9)
-
-
 def test_a_map_of_colours_commutes_with_the_plane_in_pixels():
     pose, image = double([40.0, 70.0]), blob(2, -1)
     assert torch.equal(apply_pose(image, pose, (ROTATE, HUE)), apply_pose(image, pose.flip(-1), (HUE, ROTATE)))

@@ -26,9 +26,6 @@ def call(field, method, z, t, y, e):
     return getattr(field, method)(z, t, y, *([e] if method in {"jvp", "hvp"} else []))
 
 
-# --- derivatives --------------------------------------------------------------------------------------------------
-
-
 def by_autograd(field, z, t, y, e):
     """Every derivative of the field's value, or of its velocity where it has no value, by torch.autograd."""
     z, t = z.clone().requires_grad_(), t.clone().requires_grad_()
@@ -68,9 +65,6 @@ def test_mixing_is_linear_and_samples_are_kept_apart(kind):
         torch.testing.assert_close(found, torch.cat(one))
         if not (kind == "divergence-free" and method == "divergence"):
             assert (each[0] - each[1]).abs().max() > 0.01, f"{method} is the same for different k"
-
-
-# --- written-out sums ---------------------------------------------------------------------------------------------
 
 
 def samples():
@@ -139,9 +133,6 @@ def test_one_layer_is_the_potential_and_two_are_not():
             assert torch.allclose(found, expected) == (depth == 1), method
 
 
-# --- what each kind is --------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", FIELDS)
 def test_gradients_do_not_turn_divergence_free_fields_have_no_sources_and_free_fields_do_both(kind):
     field, y = make(kind), weights("signed", 3)
@@ -199,9 +190,6 @@ def test_time_features_and_their_rates():
         assert time_features(t, 8, 0, order).tolist() == [[0, 0.125 * (order == 1)]] * 3  # time itself is left
 
 
-# --- bad input ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("k", "message"),
     [
@@ -232,14 +220,11 @@ def test_arguments_that_do_not_fit_are_refused_by_every_method(kind):
             call(field, method, z, t, y, z)
 
 
-@pytest.mark.parametrize("name", ["latent", "transformations", "width", "horizon", "depth"])
-def test_sizes_below_one_are_refused_by_name(name):
-    for kind in [DeepUnits] if name == "depth" else [*HIDDEN.values(), DeepUnits]:
-        with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
-            kind(**{"latent": 2, "transformations": 2, name: 0})
-
-
-@pytest.mark.parametrize(("latents", "found"), [([], r"\[\]"), ([3, 4], r"\[3, 4\]")])
-def test_families_that_do_not_share_a_latent_space_are_refused(latents, found):
-    with pytest.raises(ValueError, match=f"one latent space, got dimensions {found}"):
-        MixedFields([make("free", latent) for latent in latents])
+def test_sizes_below_one_and_families_on_different_spaces_are_refused():
+    for name in ("latent", "transformations", "width", "horizon", "depth"):
+        for kind in [DeepUnits] if name == "depth" else [*HIDDEN.values(), DeepUnits]:
+            with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+                kind(**{"latent": 2, "transformations": 2, name: 0})
+    for latents in ([], [3, 4]):
+        with pytest.raises(ValueError, match=rf"one latent space, got dimensions \{latents}"):
+            MixedFields([make("free", latent) for latent in latents])

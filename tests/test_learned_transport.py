@@ -12,7 +12,7 @@ from poflow_lite.flows import Flow
 from poflow_lite.models import LearnedTransport, learned_transport, measure_transport, train_transport
 from poflow_lite.transport import hopf_lax, wasserstein
 
-QUICK = {"steps": 200, "batch_size": 128, "width": 32, "progress": False}
+QUICK = {"steps": 200, "batch_size": 128, "width": 32, "horizon": 4, "progress": False}
 
 
 def clouds(count=6):
@@ -31,16 +31,10 @@ def trained():
     return train_transport("gaussians", **QUICK)
 
 
-# --- the loss -----------------------------------------------------------------------------------------------------
-
-
 def test_endpoint_term_is_the_exact_wasserstein_distance_of_the_batches(push):
     batch = clouds()
-    terms = LearnedTransport(push(0.0, 0.0), 3, endpoint=7.0).terms(batch)
-    assert terms.summary() == {
-        "endpoint": pytest.approx(7 * wasserstein(batch.source, batch.target) ** 2),
-        "hamilton_jacobi": 0.0,
-    }
+    found = LearnedTransport(push(0.0, 0.0), 3, endpoint=7.0).terms(batch).summary()
+    assert found == pytest.approx({"endpoint": 7 * wasserstein(batch.source, batch.target) ** 2, "hamilton_jacobi": 0})
 
 
 def test_endpoint_gradient_is_that_of_the_distance(push):
@@ -74,12 +68,9 @@ def test_force_enters_the_residual_and_is_trained(push):
     assert all(parameter.grad.abs().sum() > 0 for parameter in force.parameters())
 
 
-# --- what is learned ----------------------------------------------------------------------------------------------
-
-
 def test_gaussians_are_carried_at_nearly_the_least_energy(trained):
     transport, history = trained
-    report = measure_transport(transport, "gaussians", 1000)
+    report = measure_transport(transport, "gaussians", 500)
     assert report.ot_gap <= 1.05
     assert report.energy_ratio == pytest.approx(1, abs=0.1)
     assert report.endpoint_error < 2 * report.sampling_error
@@ -98,24 +89,21 @@ def test_the_learned_potential_is_the_hopf_lax_solution_from_its_own_start(train
         return transport.flow.field.value(z, t, torch.ones(len(z), 1)).detach()
 
     path = transport.rollout(sample_pair("gaussians", 400, generator(3)).source).z.detach()
-    for t in (2, 5, 7):
+    for t in (2, 3):
         exact = hopf_lax(value(support, 0), support, path[:, t], t)
         error = (value(path[:, t], t) - exact).std()
         assert error < 0.2 * exact.std()
         assert (value(path[:, t], 0) - exact).std() > 3 * error  # u does change with time
 
 
-def test_without_hamilton_jacobi_the_end_is_reached_at_needless_cost(trained):
-    free, _ = train_transport("gaussians", hamilton_jacobi=0.0, **QUICK)
-    report, best = (measure_transport(model, "gaussians", 1000) for model in (free, trained[0]))
-    assert report.endpoint_error < 2 * report.sampling_error
-    assert report.ot_gap > best.ot_gap + 0.2
-
-
-def test_initial_condition_costs_at_least_one_frame():
-    """A first frame at rest leaves T - 1 for the way: the gap is at least T / (T - 1)."""
-    resting, _ = train_transport("gaussians", initial=1000.0, **QUICK)
-    assert measure_transport(resting, "gaussians", 1000).ot_gap > 8 / 7 - 0.01
+def test_what_makes_it_optimal_can_be_left_out_at_a_price(trained):
+    """Without Hamilton-Jacobi the end is reached all the same; a first frame at rest leaves T - 1 of T for the way."""
+    changes = {"hamilton_jacobi": 0.0}, {"initial": 1000.0}
+    models = trained[0], *(train_transport("gaussians", **QUICK, **change)[0] for change in changes)
+    best, free, resting = (measure_transport(model, "gaussians", 500) for model in models)
+    assert free.endpoint_error < 2 * free.sampling_error
+    assert free.ot_gap > best.ot_gap + 0.15
+    assert resting.ot_gap > 4 / 3 - 0.01
 
 
 def test_training_is_reproducible_and_leaves_the_global_generator_alone():
@@ -125,9 +113,6 @@ def test_training_is_reproducible_and_leaves_the_global_generator_alone():
     for a, b, c in zip(one.parameters(), two.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
         assert not torch.equal(a, c)
-
-
-# --- the report ---------------------------------------------------------------------------------------------------
 
 
 def test_report_of_a_known_motion(push):

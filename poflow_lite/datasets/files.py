@@ -24,6 +24,8 @@ from poflow_lite.io import write_atomically
 if TYPE_CHECKING:
     import h5py
 
+__all__ = ["FactorFolder", "Shapes3DFile", "label_values", "render_file", "verify_shapes3d"]
+
 _SHAPES3D_URL = "https://storage.googleapis.com/3d-shapes/3dshapes.h5"
 _SHAPES3D_BYTES = 267_573_662
 _SHAPES3D_SHA256 = "0a0f6ed98baff276a50f3a081a7434d788da63cb135a98189b2a5b5769be1785"

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from poflow_lite.datasets.images import SPLITS, LabelledImages, in_red
 
+__all__ = ["LETTERS", "SPRITES", "fill", "load_letters", "load_sprites", "outlines"]
+
 LETTERS = {letter: letter for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 SPRITES = {
     "square": "■", "triangle": "▲", "disc": "●", "half disc": "◗",
@@ -22,7 +24,7 @@ SPRITES = {
 """Kind ↦ the character that is drawn."""
 
 PIXELS, REACH, FINE = 28, 9.9, 8
-"""Along each side of an image; how far from its centre anything is drawn, so that 4 pixels around stay empty; finer by."""
+"""Along each side; how far from the middle anything is drawn, so that 4 pixels around stay empty; how much finer."""
 
 
 def outlines(character: str, bold: bool = False) -> list[Tensor]:

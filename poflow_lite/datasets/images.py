@@ -16,6 +16,11 @@ from torch.nn import functional as F
 
 from poflow_lite.io import write_atomically
 
+__all__ = [
+    "SPLITS", "LabelledImages", "as_images", "data_directory", "download_mnist", "image_folder", "in_red",
+    "load_digits", "load_mnist", "load_mnist_10k", "only", "require_unit_range", "without", "write_mnist_10k",
+]  # fmt: skip
+
 SPLITS = ("train", "validation", "test")
 
 # --- images from elsewhere ----------------------------------------------------------------------------------------
@@ -73,12 +78,12 @@ def in_red(images: Any) -> Tensor:
     return F.pad(grey, (0, 0, 0, 0, 0, 2))
 
 
-def image_folder(path: str | Path, size: int | None = None) -> Tensor:
+def image_folder(path: str | Path, size: int | tuple[int, int] | None = None) -> Tensor:
     """The PNG and JPEG files of a folder, in the order of their names: (N, C, H, W) in [0, 1], C = 1 if all are grey.
 
     Args:
         path: of the folder; other files and folders in it are left alone.
-        size: cut each image to a square about its middle and resample it to so many pixels along each side.
+        size: height and width, or one number for both: each image is cut about its middle to this shape and resampled.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -93,6 +98,7 @@ def image_folder(path: str | Path, size: int | None = None) -> Tensor:
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".png", ".jpg", ".jpeg"))
     if not files:
         raise ValueError(f"{path} holds no PNG or JPEG file: name the folder that holds the images themselves")
+    height, width = size if isinstance(size, Sequence) else (size, size)
     images = []
     for file in files:
         try:
@@ -103,7 +109,7 @@ def image_folder(path: str | Path, size: int | None = None) -> Tensor:
         if image.mode[0] in "IF":
             raise ValueError(f"{file} has more than 8 bits a channel (mode {image.mode}): convert it to 8 bits first")
         image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-        image = image if size is None else ImageOps.fit(image, (size, size))
+        image = image if size is None else ImageOps.fit(image, (width, height))
         if images and image.size != images[0].size:
             raise ValueError(
                 f"{file} has {image.size} pixels, {files[0].name} has {images[0].size}: give size=... to resample all"

@@ -16,6 +16,8 @@ from poflow_lite.datasets.sequences import TransformationSequences
 from poflow_lite.datasets.transformations import generator_matrix, place, pose_matrix
 from poflow_lite.io import require_known
 
+__all__ = ["Motion", "Segment", "noisy", "occluded", "render_motion"]
+
 # --- motions ------------------------------------------------------------------------------------------------------
 
 

@@ -33,18 +33,15 @@ from poflow_lite.datasets.raycast import (
 )
 from poflow_lite.io import require_known
 
+__all__ = ["SCENES", "Falcor3DLite", "Isaac3DLite", "Scene", "Shapes3DLite", "load_scene"]
+
 
 class Scene:
     """Images of a grid of factors, rendered when asked for: the geometry is traced, then lit, then coloured.
 
     What is traced and what is lit depends on some of the factors only, and is kept (see :class:`Cache`); colours only
     weigh the light that each surface sends to each pixel. A subclass says what there is to see, by the attributes and
-    by four methods of the factors by name, (B,) each:
-
-    - ``camera(factors)``: position and target, (B, 3) each;
-    - ``intersections(rays, factors)``: every surface's number and where the rays meet it;
-    - ``light(factors)``: the lamp;
-    - ``colours(factors)``: of all surfaces, (B, S, 3).
+    by four methods of the factors, (B,) each by its name: see :class:`Shapes3DLite`.
 
     Args:
         size, samples: pixels along each side, and rays along each side of a pixel.
@@ -136,12 +133,14 @@ class Shapes3DLite(Scene):
     shadows = True
 
     def camera(self, factors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Position and target, (B, 3) each."""
         table = torch.linspace(-30, 30, 15, device=self.device).deg2rad()
         angle = factors["orientation"]
         position = self.vector(4.3 * table.sin()[angle], 2.3, -4.3 * table.cos()[angle])
         return position, self.vector(0.0, 0.75, 0.0).expand_as(position)
 
     def intersections(self, rays: Rays, factors: dict[str, Tensor]) -> list[tuple[int, Intersection]]:
+        """Every surface's number and where the rays meet it."""
         size = self.values(factors, "scale", 0.75, 1.25)
 
         def at(height: float) -> Tensor:
@@ -157,9 +156,11 @@ class Shapes3DLite(Scene):
         return [*walls, *_one_of(2, factors["shape"], bodies)]
 
     def light(self, factors: dict[str, Tensor]) -> Light:
+        """The lamp."""
         return Light(self.vector(-2.0, 4.4, -1.8), torch.tensor(0.75, device=self.device), ambient=0.4, reach=8.0)
 
     def colours(self, factors: dict[str, Tensor]) -> Tensor:
+        """Of all surfaces, (B, S, 3)."""
         hues = torch.stack([factors[name] for name in ("floor_hue", "wall_hue", "object_hue")], -1)
         return hue_colour(hues.float() / 10)
 

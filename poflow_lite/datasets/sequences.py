@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from poflow_lite.datasets.images import as_images, require_unit_range
 from poflow_lite.datasets.transformations import PAPER_TRANSFORMATIONS, Transformation, hue, place, pose_matrix
 
+__all__ = ["Batch", "ClipSequences", "Sequences", "TransformationSequences"]
+
 
 def _require_times(times: Tensor, horizon: int) -> None:
     if times.ndim != 2 or times.is_floating_point() or times.shape[1] < 2:
@@ -36,7 +38,8 @@ class Batch:
         labelled: (B,), for which sequences a model may look at k where k is only partly known; ``None`` for no one's.
 
     Raises:
-        ValueError: for shapes that do not fit, times outside 0..T or without 0 in front, or pixels outside [0, 1].
+        ValueError: for shapes that do not fit; on the CPU also for times outside 0..T or without 0 in front, frame 0
+            alone, or pixels outside [0, 1].
     """
 
     frames: Tensor
@@ -56,8 +59,9 @@ class Batch:
                 f"frames {tuple(self.frames.shape)} need times (B, n) and integer k (B,) or weights (B, K), "
                 f"got {tuple(self.times.shape)} and {tuple(self.k.shape)} of {self.k.dtype}"
             )
-        _require_times(self.times, self.horizon)
-        require_unit_range(self.frames)
+        if self.frames.device.type == "cpu":  # where data are made; a GPU would have to wait until values are read back
+            _require_times(self.times, self.horizon)
+            require_unit_range(self.frames)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -79,11 +83,9 @@ class Batch:
             )
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device; what was checked is not checked again."""
-        moved = copy.copy(self)
-        for name, value in vars(self).items():
-            setattr(moved, name, value.to(device) if isinstance(value, Tensor) else value)
-        return moved
+        """The same batch on another device."""
+        labelled = None if self.labelled is None else self.labelled.to(device)
+        return Batch(self.frames.to(device), self.times.to(device), self.k.to(device), self.horizon, labelled)
 
 
 class Sequences:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from statistics import mean
@@ -121,8 +122,9 @@ def compare(
 
     Returns:
         A row for each model and operator, with the columns "model", "operator", the error ÷ that of no motion for each
-        transformation and their "mean", with ``scores`` "prediction" and "vp_score", and ``metrics``. References come
-        first, "no motion" and "median frame" as models, and each model's reconstruction as its operator "floor".
+        transformation (NaN for one that moves nothing) and their "mean", with ``scores`` "prediction" and "vp_score",
+        and ``metrics``. References come first, "no motion" and "median frame" as models, and each model's
+        reconstruction as its operator "floor".
 
     Raises:
         ValueError: for no models, or an unknown operator.
@@ -136,7 +138,7 @@ def compare(
     still = next(iter(found.values()))["references"]
 
     def row(name: str, operator: str, errors: Mapping[str, float], **more: Any) -> dict[str, Any]:
-        ratios = {k: error / still["no_motion"][k] for k, error in errors.items()}
+        ratios = {k: error / (still["no_motion"][k] or math.nan) for k, error in errors.items()}
         return {"model": name, "operator": operator, **ratios, "mean": mean(ratios.values()), **more}
 
     rows = [row(name.replace("_", " "), "", still[name]) for name in ("no_motion", "median_frame")]

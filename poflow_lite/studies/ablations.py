@@ -14,10 +14,18 @@ from typing import Any
 import torch
 
 from poflow_lite.datasets import Sequences
-from poflow_lite.experiments import Recipe, load_run, recipe, sequences, train_recipe
+from poflow_lite.experiments import Recipe, build_model, load_run, recipe, sequences, train_recipe
 from poflow_lite.flows import Flow
 from poflow_lite.io import require_known
-from poflow_lite.metrics import AboveCeiling, equivariance_errors, log_likelihood, persistence, predict, reconstruct
+from poflow_lite.metrics import (
+    AboveCeiling,
+    equivariance_errors,
+    every_sequence,
+    log_likelihood,
+    persistence,
+    predict,
+    reconstruct,
+)
 from poflow_lite.models import FlowFactorizedVAE
 from poflow_lite.operators import with_operator
 from poflow_lite.studies import ablation_tables
@@ -136,14 +144,14 @@ def cells(
     """
     chosen, _ = variants(data, budget, groups, changes)
     every, _ = variants(data, budget, changes=changes)  # so that adding a group changes no cell that is done
+    measured, training = (sequences(data, name, chosen[STANDARD, STANDARD]) for name in (split, "train"))
+    resolve_device(device)
     shared: dict[str, dict[str, Any]] = {}
     for settings in chosen.values():
+        build_model(MODEL, settings, measured.image_shape, len(training.names))  # options that do not fit fail now
         alike = [place for place, other in every.items() if other == settings]
         whole = {name: value for name, value in asdict(settings).items() if name != "options"} | settings.options
         shared.setdefault(_name(*alike[0]), {"variants": alike, "settings": whole})
-    for name in (split, "train"):
-        sequences(data, name, chosen[STANDARD, STANDARD])
-    resolve_device(device)
     common = {"data": data, "budget": budget, "split": split, "images": images, "device": device}
     return {f"{name}-seed-{seed}": {"seed": seed, **cell, **common} for seed in seeds for name, cell in shared.items()}
 
@@ -228,7 +236,8 @@ def measure_flow(
         "no_motion": persistence,
         "reconstruction_floor": partial(reconstruct, model),
     }
-    found: dict[str, Any] = equivariance_errors(predictors, held_out, device=next(model.parameters()).device)
+    device = next(model.parameters()).device
+    found: dict[str, Any] = equivariance_errors(predictors, held_out, device=device)
     ratios = {k: error / found["no_motion"][k] for k, error in found["equivariance_error"].items()}
     found |= {"ratio_to_no_motion": ratios, "ot_gap": {}, "straightness": {}}
     for name in ("prediction", "reconstruction"):
@@ -237,25 +246,18 @@ def measure_flow(
             found[name] = getattr(estimates, name)
         except AboveCeiling:  # a fold has two pre-images, and the density counts one
             found[name] = None
+    starts: dict[int, list[torch.Tensor]] = {}
+    for k, batch in every_sequence(held_out.first(particles), seed=seed):
+        starts.setdefault(k, []).append(model.encode(batch.frames[:, 0].to(device)).mean)
     smallest = []
-    for k, name in enumerate(held_out.names):
-        start = _means(model, held_out.first(particles), k, seed)
-        path = model.rollout(start, torch.full((len(start),), k, device=start.device), range(held_out.horizon + 1))
+    for k, parts in starts.items():
+        start, name = torch.cat(parts), held_out.names[k]
+        path = model.rollout(start, torch.full((len(start),), k, device=device), range(held_out.horizon + 1))
         gap = ot_gap(path.z) if path.z.diff(dim=1).any() else math.inf
         found["ot_gap"][name] = gap if math.isfinite(gap) else None
         found["straightness"][name] = straightness(path.z)
         smallest.append(model.flow.smallest_eigenvalue(path).min().item())
     return found | {"smallest_eigenvalue": min(smallest)}
-
-
-def _means(model: FlowFactorizedVAE, held_out: Sequences, k: int, seed: int, batch_size: int = 256) -> torch.Tensor:
-    """Posterior means μ(x_0) of all images that k moves: (N, d)."""
-    device, generator = next(model.parameters()).device, torch.Generator().manual_seed(seed)
-    means = []
-    for indices in held_out.of(k).split(batch_size):
-        first = held_out.batch(indices, k, torch.zeros(len(indices), 1, dtype=torch.long), generator)
-        means.append(model.encode(first.frames[:, 0].to(device)).mean)
-    return torch.cat(means)
 
 
 def notes(result: Mapping[str, Any]) -> list[str]:

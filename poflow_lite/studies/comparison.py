@@ -53,16 +53,19 @@ def cells(
     if not isinstance(vary, Mapping):
         raise ValueError(f"vary takes settings with their values, such as --set vary=beta=0.03,0.1, got {vary!r}")
     common = {"data": data, "budget": budget, "split": split, "images": images, "scores": scores, "device": device}
-    grid, settings = {}, recipe(data, budget)
+    runs = {}
     for seed, model, values in itertools.product(seeds, models, itertools.product(*vary.values())):
         variant = dict(zip(vary, values, strict=True))
-        settings = recipe(data, budget, model, **{**changes, **variant})
-        whole = {name: value for name, value in asdict(settings).items() if name != "options"} | settings.options
         name = "-".join([model, *(f"{key}-{value}" for key, value in variant.items()), f"seed-{seed}"])
-        grid[name] = {"model": model, "seed": seed, "settings": whole, **common}
-    for name in (split, "train"):
-        sequences(data, name, settings)
+        runs[name] = model, seed, recipe(data, budget, model, **{**changes, **variant})
     resolve_device(device)
+    grid = {}
+    for name, (model, seed, settings) in runs.items():
+        if not grid:
+            _, training = (sequences(data, part, settings) for part in (split, "train"))
+        build_model(model, settings, training.image_shape, len(training.names))  # options that do not fit fail now
+        whole = {key: value for key, value in asdict(settings).items() if key != "options"} | settings.options
+        grid[name] = {"model": model, "seed": seed, "settings": whole, **common}
     return grid
 
 

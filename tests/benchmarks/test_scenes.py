@@ -74,7 +74,8 @@ class RandomSequences(Dataset):
         position = torch.tensor([0, 3])[torch.randint(2, (self.size,), generator=generator)]
         factors = space.factors(torch.randint(len(space), (self.size,), generator=generator))
         start = space.index(factors.scatter(1, position[:, None], 0))
-        return self.images.frames(start[:, None] + torch.tensor(space.strides)[position][:, None] * torch.arange(self.frames))
+        steps = torch.tensor(space.strides)[position][:, None] * torch.arange(self.frames)
+        return self.images.frames(start[:, None] + steps)
 
 
 @pytest.mark.benchmark(group=f"reading {24 * 16 * 8:,} frames of random sequences from a file")

@@ -1,0 +1,108 @@
+"""What is measured of inferred k and coefficients: known answers; transfer looks at a donor and at nothing else."""
+
+import pytest
+import torch
+from tiny import SHAPE, generator
+
+from poflow_lite.datasets import TransformationSequences
+from poflow_lite.metrics import Donors, clustering_accuracy, field_use, infer_all, with_own_coefficients
+
+K, M = 3, 4
+
+
+class Brightness(torch.nn.Module):
+    """Stands in for a sparse model: its coefficients are mean intensities of frame 0, of the last frame, and 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def infer(self, frames):
+        light = frames[:, [0, -1]].flatten(2).mean(2)
+        return torch.cat([light, torch.zeros_like(light)], 1)
+
+
+@pytest.fixture
+def sequences():
+    return TransformationSequences(torch.rand(7, *SHAPE, generator=generator()), horizon=2, start="random")
+
+
+def test_all_coefficients_are_inferred_sequence_by_sequence(sequences):
+    found, true = infer_all(Brightness(), sequences, seed=3, batch_size=7)
+    assert found.shape == (7 * K, M)
+    assert true.tolist() == [0] * 7 + [1] * 7 + [2] * 7
+    for k in range(K):
+        frames = sequences.batch(torch.arange(7), k, generator=generator(3)).frames
+        torch.testing.assert_close(found[true == k], Brightness().infer(frames))
+
+
+def test_a_model_that_is_right_up_to_names_is_right(make_fading):
+    class Halved(Brightness):  # 1 where the last frame is darker; the true index of "halve" is 0
+        def infer(self, frames):
+            return (frames[:, -1].flatten(1).mean(1) < 0.9 * frames[:, 0].flatten(1).mean(1)).long()
+
+    share, matching = clustering_accuracy(Halved(), make_fading(torch.rand(5, *SHAPE)))
+    assert share == 1.0
+    assert matching.tolist() == [1, 0]
+
+
+def test_own_coefficients_take_the_place_of_k(sequences):
+    batch = sequences.batch(torch.arange(7), 1, generator=generator())
+    given = with_own_coefficients(Brightness(), batch)
+    torch.testing.assert_close(given.k, Brightness().infer(batch.frames))
+    assert given.frames is batch.frames
+    assert given.horizon == 2
+
+
+def test_a_donor_is_another_sequence_of_the_same_transformation(sequences):
+    """The images that are measured are black, and no donor is: a coefficient of their own would be zero."""
+    donors = Donors(Brightness(), sequences, images=5, seed=2)
+    black = TransformationSequences(torch.zeros(40, *SHAPE), sequences.transformations[:2], horizon=2)
+    k = torch.arange(40) % 2
+    given = donors(black.batch(torch.arange(40), k))
+    coefficients, true = infer_all(Brightness(), sequences.first(5), seed=2)
+    for row, index in zip(given.k, k, strict=True):
+        assert (row == coefficients[true == index]).all(1).any()
+        assert not (row == coefficients[true != index]).all(1).any()
+    assert len(given.k.unique(dim=0)) > 6  # of 10 donors
+    assert torch.equal(donors(black.batch(torch.arange(40), k)).k, given.k)  # whatever was asked before
+
+
+def use_of(*rows):
+    """Of coefficients (K, N, M)."""
+    coefficients = torch.tensor(rows, dtype=torch.float32)
+    return field_use(coefficients.flatten(0, 1), torch.arange(len(rows)).repeat_interleave(coefficients.shape[1]))
+
+
+@pytest.mark.parametrize(
+    ("rows", "accuracy", "purity", "active"),
+    [
+        (
+            [[[0, 0, 0, 1]], [[-2, 0, 0, 0]], [[0, 0, 1, 0]]],
+            1.0,
+            1.0,
+            [1, 1, 1],
+        ),  # a field each, of any number and sign
+        ([[[1, 0, 0], [0, 1, 0]], [[0, 0, 1], [0.5, 0, 1]]], 0.75, 1.0, [1, 1.5]),  # one k on two fields; 0.5 is weaker
+        ([[[0, 0, 1, 0]]] * 3, 1 / 3, 1 / 3, [1, 1, 1]),  # one field for everything names one transformation only
+        ([[[1, 0, 0, 0]], [[0] * 4], [[0] * 4]], 1 / 3, 1 / 3, [1, 0, 0]),  # nothing on: wrong, though argmax says 0
+        ([[[0] * 4]] * 3, 0.0, 0.0, [0, 0, 0]),
+        ([[[1]]] * 3, 1 / 3, 1 / 3, [1, 1, 1]),  # fewer fields than transformations
+    ],
+)
+def test_the_use_of_fields_has_known_answers(rows, accuracy, purity, active):
+    use = use_of(*rows)
+    assert (use.accuracy, use.purity) == pytest.approx((accuracy, purity))
+    assert use.active.tolist() == active
+
+
+def test_matching_and_usage_say_which_field_moves_what():
+    use = use_of([[0, 0, 0, 1]], [[-2, 0, 0, 0]], [[0, 0, 1, 0]])
+    assert use.matching.tolist() == [3, 0, 2]
+    assert use.usage.T.tolist() == [[0, 0, 0, 1], [2, 0, 0, 0], [0, 0, 1, 0]]
+
+
+@pytest.mark.parametrize(("shape", "count"), [((4,), 4), ((0, 4), 0), ((6, 4), 5)])
+def test_other_shapes_are_refused(shape, count):
+    with pytest.raises(ValueError, match=r"coefficients \(N, M\) and k \(N,\) are needed, got"):
+        field_use(torch.zeros(shape), torch.zeros(count, dtype=torch.long))

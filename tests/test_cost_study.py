@@ -1,0 +1,287 @@
+"""Costs: exponents and operations with known answers, parts that are the parts of a step, training to an error."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tiny import generator
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from poflow_lite.experiments import MODELS, build_model, recipe
+from poflow_lite.models import VAE
+from poflow_lite.studies import cost, report, run_study
+from poflow_lite.studies import cost_measures as measures
+from poflow_lite.studies.cost_measures import AXES, PARTS, fit_exponent, noise_batch, settings_at, step_times
+
+TINY = {"batch_size": 4, "channels": (4, 8), "hidden": 16, "width": 4, "latent": 16}
+RESULTS = Path(__file__).parents[1] / "data/results"
+
+
+# --- exponents ----------------------------------------------------------------------------------------------------
+
+DISTURBED = np.tile([1.0, 2.0, 4.0], (5, 1)) * (1 + 1000 * (np.arange(15) == 8)).reshape(5, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "times", "last", "slope"),
+    [
+        ([16, 32, 64, 128], [0.3] * 4, 3, 0),
+        ([16, 32, 64, 128], 0.3 * np.array([16, 32, 64, 128]) ** 2.5, 3, 2.5),
+        ([64, 1, 32, 16, 2], [64, 900, 32, 16, 900], 3, 1),  # only the large end counts, in whatever order
+        ([1, 2, 4], [1, 1, 4], 2, 2),
+        ([8, 16], [50 + 8**2, 50 + 16**2], 3, np.log2(306 / 114)),  # an overhead pulls it down
+        ([1, 2, 4], DISTURBED, 3, 1),  # and one repetition does not
+    ],
+)
+def test_exponents_with_a_known_answer(values, times, last, slope):
+    assert fit_exponent(values, times, last).slope == pytest.approx(slope, abs=1e-12)
+
+
+def test_the_interval_comes_from_the_repetitions():
+    values, noise = np.array([16.0, 32, 64, 128]), np.random.default_rng(1)
+    quiet, loud = (values**1.5 * np.exp(size * noise.standard_normal((40, 4))) for size in (0.05, 0.2))
+    found, wider, single = (fit_exponent(values, times) for times in (quiet, loud, quiet[0]))
+    assert found.low < 1.5 < found.high < found.low + 0.1
+    assert found == fit_exponent(values, quiet)  # the redraws have a seed
+    assert wider.high - wider.low > 2 * (found.high - found.low)
+    assert single == pytest.approx([single.slope] * 3)
+
+
+# --- the formula, and the parts of a step -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("changes", "k"), [({}, 3), ({"latent": 24, "width": 7, "horizon": 5, "frequencies": 3}, 2)])
+def test_operations_of_transport_are_those_that_pytorch_counts(changes, k):
+    """All but the LU factorisation, which PyTorch's counter does not know."""
+    settings, _ = settings_at("flow-factorized", "batch_size", 6, **TINY | changes)
+    model = build_model("flow-factorized", settings, transformations=k)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.rollout(torch.randn(6, settings.latent), torch.arange(6) % k, range(settings.horizon + 1))
+    factorisation = 6 * settings.horizon * settings.latent**3 / 3
+    assert measures.transport_operations(settings, k) - factorisation == counter.get_total_flops() / 2
+
+
+@pytest.mark.parametrize("changes", [{}, {"pixels": 32, "channels": (3, 5, 7), "hidden": 11, "autoencoding": 0.0}])
+def test_operations_of_the_networks_are_those_of_a_step(changes):
+    """PyTorch counts all that passes the two networks in one evaluation of the objective."""
+    settings, k = settings_at("flow-factorized", "batch_size", 4, **TINY | changes | {"hamilton_jacobi": 0.0})
+    model = build_model("flow-factorized", settings, (3, settings.pixels, settings.pixels))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.terms(noise_batch(settings, k, generator()), generator())
+    counts = counter.get_flop_counts()
+    counted = sum(sum(counts[name].values()) for name in ("ConvEncoder", "ConvDecoder"))
+    assert measures.network_operations(settings) == counted / 2
+
+
+@pytest.mark.parametrize("autoencoding", [0.0, 0.05])
+def test_the_parts_are_those_of_a_step(autoencoding):
+    """By how many images pass encoder and decoder, and by who has a gradient."""
+    settings, k = settings_at("flow-factorized", "batch_size", 4, **TINY, autoencoding=autoencoding)
+    batch, passed = noise_batch(settings, k, generator()), []
+    for loss in (measures._whole, *(loss for loss, _ in PARTS.values())):
+        model, images = build_model("flow-factorized", settings), []
+        for network in (model.encoder, model.decoder):
+            network.register_forward_hook(lambda module, given, _, images=images: images.append(len(given[0])))
+        loss(model, batch, generator()).backward()
+        has_gradient = [p.grad is not None for p in (model.encoder.network[0].weight, model.flow.field.inner)]
+        passed.append((sum(images), has_gradient))
+    (whole, _), transport, networks = passed
+    assert transport == (0, [False, True])
+    assert networks == (whole, [True, False])
+
+
+# --- time and memory ----------------------------------------------------------------------------------------------
+
+
+def test_all_take_turns_and_the_first_turn_is_not_counted(monkeypatch):
+    """On a clock that runs only while work is done: 1 s for the first piece of each, then 1, 2, … (10, 20, …) ms."""
+    clock, done = [0.0], []
+    monkeypatch.setattr(measures, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def work(name, scale):
+        clock[0] += scale * done.count(name) / 1e3 if name in done else 1.0
+        done.append(name)
+
+    pieces = {name: lambda name=name, scale=scale: work(name, scale) for name, scale in (("a", 1), ("b", 10))}
+    found = measures.in_turns(pieces, 3, torch.device("cpu"))
+    assert found == {"a": pytest.approx([1.0, 2.0, 3.0]), "b": pytest.approx([10.0, 20.0, 30.0])}
+    assert done == ["a", "b"] * 4
+
+
+@pytest.mark.parametrize(
+    ("axis", "values", "models"),
+    [
+        ("latent", (16, 32), [*MODELS]),
+        ("horizon", (2, 5), ["weakly-supervised", "poflow"]),
+        ("transformations", (1, 7), ["weakly-supervised", "poflow"]),
+        ("batch_size", (2, 3), ["vae"]),
+        ("pixels", (8, 16), ["weakly-supervised"]),
+    ],
+)
+def test_medians_quartiles_and_exponents_of_every_model_and_part(monkeypatch, axis, values, models):
+    """Every model takes one real step at both values; the clock says v ms at value v, 1 ms more in each round."""
+
+    def turns(work, rounds, device):
+        for step in work.values():
+            step()
+        return {(name, value): [value + i for i in range(rounds)] for name, value in work}
+
+    monkeypatch.setattr(measures, "in_turns", turns)
+    found = step_times(models, axis, values, rounds=3, **TINY)
+    assert list(found["curves"]) == [*models, *PARTS]
+    for curve in found["curves"].values():
+        assert curve["measured"] == [value + 1 for value in values]
+        assert curve["quartiles"] == [[value + 0.5, value + 1.5] for value in values]
+        slope = np.log((values[1] + 1) / (values[0] + 1)) / np.log(values[1] / values[0])
+        assert curve["exponent"]["slope"] == pytest.approx(slope)
+    assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (fit_exponent, ([4, 4], [1.0, 2.0]), "at least two different values"),
+        (fit_exponent, ([4, 4, 8], [1.0, 1.0, 2.0]), "n = 3 different values"),
+        (fit_exponent, ([4, 8], [1.0, 2.0, 3.0]), r"n = 2 different values, got \(1, 3\)"),
+        (fit_exponent, ([4, 8], [1.0, np.nan]), "positive and finite"),
+        (step_times, (["vae"], "depth", (1, 2)), "unknown setting of vae 'depth'; known: steps, "),
+        (step_times, (["vae"], "latent", (16,)), r"two or more different values, in one round or more, got \[16\]"),
+        (step_times, (["vae"], "latent", (16, 0)), "latent must be a whole number of at least 1, got 0"),
+        (step_times, (["vae"], "horizon", (1, 2)), r"times must lie in 0\.\.1"),
+        (step_times, (["vae"], "pixels", (16, 30)), "multiples of 4, got 30×30"),
+    ],
+)
+def test_mistakes_are_named(function, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        function(*arguments, **({"parts": False, **TINY} if function is step_times else {}))
+
+
+def test_memory_grows_with_the_batch_and_not_with_this_process():
+    pytest.importorskip("resource", reason="memory of a process is read where there is the module resource")
+    ballast = torch.ones(2**27)  # 512 MiB: what this process holds is not the other's
+    settings = recipe("digits", "smoke", "vae", channels=(16, 32), hidden=16, batch_size=512)
+    activations = 512 * 3 * (16 * 14 * 14) * 4 / 2**20  # of the first convolution alone: 18 MiB
+    assert 2 * activations < measures.peak_memory("vae", settings, steps=1) < ballast.nbytes / 2**20 / 2
+
+
+# --- training to an error -----------------------------------------------------------------------------------------
+
+
+def trainings(model, errors):
+    return [{"kind": "training", "model": model, "steps": n, "seed": s, "error": e} for (n, s), e in errors.items()]
+
+
+def test_the_first_number_of_steps_that_reaches_a_threshold_with_every_seed():
+    """Seeds are averaged; 1 step of "two" lacks a seed and does not count, nor does a model whose step has no time."""
+    one = trainings("one", {(500, 0): 0.2, (125, 0): 0.9, (250, 0): 0.5})
+    two = trainings("two", {(1, 0): 0.1, (2, 0): 0.3, (2, 1): 0.6, (4, 0): 0.7, (4, 1): 0.1})
+    steps = {"kind": "recipe", "milliseconds": {"one": 10.0, "two": 40.0}}
+    cells = [*one, *two, *trainings("untimed", {(1, 0): 0.0}), steps]
+    result = {"cells": cells, "settings": {"thresholds": [0.5, 0.42, 0.1]}}
+    assert cost.mean_errors(result)["two"] == (40.0, {2: pytest.approx(0.45), 4: pytest.approx(0.4)})
+    assert cost.table(result)["found"].tolist() == ["2.5 (250), 5.0 (500), never", "0.1 (2), 0.2 (4), never"]
+
+
+class Pixels(nn.Module):
+    def forward(self, x):
+        return torch.cat([x.flatten(1), torch.full_like(x.flatten(1), -8.0)], 1)
+
+
+class Logits(nn.Module):
+    def forward(self, z):
+        return z.clamp(1e-9, 1 - 1e-9).logit().unflatten(1, (1, 2, 2))
+
+
+@pytest.mark.usefixtures("double")
+def test_a_model_that_stands_still_is_moved_by_an_operator_that_saw_training_images_only(make_fading):
+    """A perfect code; the halving of brightness is linear in it. Who stands still, or learned to, scores 1."""
+    model = VAE(Pixels(), Logits())
+    model.register_parameter("unused", nn.Parameter(torch.zeros(1)))
+    images = 0.1 + 0.8 * torch.rand(60, 1, 2, 2, generator=generator())
+    halving, standing = (make_fading(images[:50], names=(name,)) for name in ("halve", "still"))
+    held_out = make_fading(images[50:], names=("halve",))
+    assert cost.relative_error(model, halving, held_out) < 0.01
+    assert cost.relative_error(model, standing, held_out) == pytest.approx(1)
+    model.motion = "its own, which is none"
+    assert cost.relative_error(model, halving, held_out) == pytest.approx(1)
+
+
+# --- the study ----------------------------------------------------------------------------------------------------
+
+ASKED = {"budget": "smoke", "axes": ["latent"], "models": ["vae", "flow-factorized"], "seeds": [0, 1], "steps": [1, 2],
+         "thresholds": [1e6, 1e-6], "images": 4, "rounds": 1, "device": "cpu", "changes": TINY}  # fmt: skip
+
+
+@pytest.fixture
+def study(monkeypatch, tmp_path):
+    """Run it with two sizes, memory that cannot be had of one model, and few images that fit an operator."""
+
+    def memory(model, settings, transformations):
+        if model == "vae":
+            return float(settings.latent**2)
+        raise RuntimeError("no memory left")
+
+    few = cost.training_latents
+    monkeypatch.setitem(AXES, "latent", (16, 32))
+    monkeypatch.setattr(measures, "peak_memory", memory)
+    monkeypatch.setattr(cost, "training_latents", lambda model, training, images, seed: few(model, training, 20))
+    return lambda **options: run_study(cost.STUDY, tmp_path / "out", progress=False, **{**ASKED, **options})
+
+
+def test_the_study_measures_everything_once_and_shows_it(study, tmp_path, monkeypatch):
+    result = study()
+    assert result["failed"] == {"memory-latent": "RuntimeError: no memory left"}
+    assert len({cell["error"] for cell in result["cells"] if cell["kind"] == "training"}) == 8
+    for module, name in ((measures, "in_turns"), (cost, "train_recipe")):
+        monkeypatch.setattr(module, name, lambda *a, **o: pytest.fail("done again"))
+    monkeypatch.setattr(measures, "peak_memory", lambda model, settings, k: float(settings.latent**2))
+    again = study()  # what had failed is tried again, all else is kept
+    assert again["failed"] == {}
+    assert [cell for cell in again["cells"] if cell["kind"] != "memory"] == result["cells"]
+    text = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    for part in ("| latent | vae | 16, 32 | 256, 1024 | 2.00 |", "(1), never", "(validation, 180 images)"):
+        assert part in text
+
+    times, memory, error = cost.figure(again).axes
+    (curves,) = (cell["curves"] for cell in again["cells"] if cell["kind"] == "time")
+    solid = [list(line.get_ydata()) for line in times.lines if line.get_linestyle() == "-"]
+    assert solid == [curve["measured"] for curve in curves.values()]
+    assert list(memory.lines[0].get_ydata()) == [256.0, 1024.0]
+    milliseconds, means = cost.mean_errors(again)["vae"]
+    assert error.lines[0].get_xydata().tolist() == [[n * milliseconds / 1e3, mean] for n, mean in means.items()]
+
+
+@pytest.mark.parametrize(
+    ("name", "exponent", "reached"),
+    [
+        ("digits-cost", "2.35 (2.33 to 2.36) | 2.16 |", "14.1 (250), 28.3 (500), 56.5 (1,000)"),
+        ("mnist-cost", "2.36 (2.34 to 2.38) | 2.16 |", "30.1 (500), 60.3 (1,000), 120.5 (2,000), never"),
+    ],
+)
+def test_table_and_figure_of_the_records(tmp_path, name, exponent, reached):
+    record = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    text = report(cost.STUDY, record, tmp_path)
+    assert all(part in text for part in (exponent, reached, record["command"]))
+    assert (tmp_path / "cost.png").stat().st_size > 20_000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"axes": ["depth"]}, "unknown axis 'depth'; known: latent, horizon"),
+        ({"models": ["gan"]}, "unknown model 'gan'"),
+        ({"models": []}, "costs need models, axes, numbers of steps"),
+        ({"models": ["topographic-vae"], "changes": {**TINY, "capsules": 3}}, "capsules"),
+        ({"steps": [0]}, r"at least 1 of each, got .*\[0\]"),
+        ({"changes": {"steps": 4}}, "no change of recipe"),
+        ({"thresholds": [0.5, 0.0]}, "thresholds are positive shares of the error of no motion"),
+    ],
+)
+def test_a_study_refuses_mistakes_before_anything_is_measured(study, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        study(**options)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,74 @@
+"""Pretrained models: the same predictions as the run they come from, and no file that is not the recorded one."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from poflow_lite.experiments import export, load_pretrained, load_run, sequences, train_recipe
+from poflow_lite.io import load_checkpoint, save_checkpoint
+from poflow_lite.metrics import equivariance_errors, persistence, predict
+
+COURSE = Path(__file__).parents[1] / "data" / "checkpoints"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    sizes = {"channels": (4, 8), "hidden": 16, "steps": 2}
+    return train_recipe("flow-factorized", "digits", "smoke", tmp_path_factory.mktemp("run"), progress=False, **sizes)
+
+
+@pytest.fixture
+def folder(run, tmp_path):
+    return export(run, "tiny", tmp_path / "data" / "checkpoints").parent
+
+
+def test_it_predicts_what_the_run_predicts_and_says_where_it_comes_from(run, folder, monkeypatch):
+    original, copy = load_run(run, "cpu"), load_pretrained("tiny", "cpu", folder)
+    batch = sequences("digits", "test", original.settings).batch(torch.arange(4), torch.tensor([0, 1, 2, 0]))
+    torch.testing.assert_close(predict(copy.model, batch), predict(original.model, batch), rtol=0, atol=5e-3)
+    assert copy.settings == original.settings
+    assert not any([copy.model.training, *(parameter.requires_grad for parameter in copy.model.parameters())])
+    size = (folder / "tiny.safetensors").stat().st_size
+    assert size < 0.25 * (run / "checkpoint.safetensors").stat().st_size
+    export(run, "second", folder)
+    index = json.loads((folder / "index.json").read_text())
+    assert (list(index), index["tiny"]["bytes"]) == (["tiny", "second"], size)
+    assert index["tiny"].keys() >= {"model", "data", "budget", "seed", "command", "versions", "device", "steps"}
+    (folder.parents[1] / "notebooks").mkdir()
+    for place in (".", "notebooks"):
+        monkeypatch.chdir(folder.parents[1] / place)
+        assert load_pretrained("tiny", "cpu").config["data"] == "digits"
+
+
+def test_what_does_not_belong_there_is_refused_in_one_line(run, folder, tmp_path, monkeypatch):
+    path = folder / "tiny.safetensors"
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match="unknown pretrained model 'large'; known: tiny"):
+        load_pretrained("large", "cpu", folder)
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ValueError, match="is not the file that belongs here: its SHA-256 is"):
+        load_pretrained("tiny", "cpu", folder)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"tiny\.safetensors is missing"):
+        load_pretrained("tiny", "cpu", folder)
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+        export(tmp_path / "nothing", "x", folder)
+    monkeypatch.chdir(run)
+    with pytest.raises(FileNotFoundError, match="run this from the folder of the course"):
+        load_pretrained("tiny", "cpu")
+    saved = load_checkpoint(run / "checkpoint.safetensors")
+    del saved.metadata["run"]["pixels"]
+    save_checkpoint(tmp_path / "checkpoint.safetensors", load_run(run, "cpu").model, saved.metadata)
+    with pytest.raises(ValueError, match=r"made by another version of this package.* \(pixels missing\): train again"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize("name", json.loads((COURSE / "index.json").read_text()))
+def test_every_model_of_the_course_loads_and_predicts_better_than_no_motion(name):
+    run = load_pretrained(name, "cpu", COURSE)
+    held_out = sequences(run.config["data"], "test", run.settings).first(2)
+    found = equivariance_errors({"flow": lambda batch: predict(run.model, batch), "still": persistence}, held_out)
+    ratios = [found["flow"][k] / found["still"][k] for k in held_out.names]
+    assert sum(ratios) / len(ratios) < 0.6
