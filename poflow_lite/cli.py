@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,10 +30,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Decides weights and every dra
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Budget = Annotated[str, typer.Option("--budget", help="smoke (seconds), lecture (minutes) or full (hours, or a GPU).")]
 Data = Annotated[str, typer.Option("--data", help="digits, mnist, letters, sprites, shapes3d-lite, …")]
-Assign = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="NAME=VALUE or NAME=V1,V2,…: a setting of the recipe or the model; may be repeated."),
-]
+Assign = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE or NAME=V1,V2,…; may be repeated.")]
 Lessons = Annotated[list[Path] | None, typer.Argument(help="Lessons; all of notebooks/ by default.")]
 
 
@@ -65,10 +62,8 @@ def _read(text: str) -> Any:
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
     return text
 
 
@@ -99,11 +94,7 @@ def _recipe_settings() -> dict[str, Any]:
 
 
 def _checked(what: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the kind of their defaults; a single value as a tuple of one where the default is a tuple.
-
-    Raises:
-        ValueError: for an unknown name, such as that of another option, or a value of another kind.
-    """
+    """Known settings of the kind of their defaults; a single value as a tuple of one where the default is a tuple."""
     from poflow_lite.io import require_known
 
     found = {}
@@ -157,14 +148,10 @@ def train(
     """Train a model into a folder."""
     from poflow_lite import experiments
 
-    options = {
-        "seed": seed,
-        "device": device,
-        "resume": resume,
-        **_checked("setting", _assignments(assign), _recipe_settings()),
-    }
+    changes = _checked("setting", _assignments(assign), _recipe_settings())
+    how = {"seed": seed, "device": device, "resume": resume}
     with _interruptible(f"the same command with --resume goes on from the last checkpoint in {out}"):
-        folder = experiments.train_recipe(model, data, budget, out, **options)
+        folder = experiments.train_recipe(model, data, budget, out, **how, **changes)
     typer.echo(f"Trained. Measure it with: poflow-lite evaluate {folder}")
 
 
@@ -233,10 +220,7 @@ def study(
     jobs: Annotated[int, typer.Option("--jobs", help="Cells that run at once, each on its share of the cores.")] = 1,
     backend: Annotated[str, typer.Option("--backend", help="loky (this machine), dask or ray (a cluster).")] = "loky",
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the study; default: runs/NAME.")] = None,
-    assign: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="NAME=VALUE or NAME=V1,V2,…: a setting of the study, the recipe or the model."),
-    ] = None,
+    assign: Assign = None,
     listed: Annotated[bool, typer.Option("--list", help="List all studies with their settings.")] = False,
 ) -> None:
     """Train and measure the cells of a study that are not done yet, and put them into one table and one figure."""
@@ -349,7 +333,3 @@ def build(
 
     for path in course.build(course.find_lessons(notebooks), out, kind):
         typer.echo(path)
-
-
-if __name__ == "__main__":
-    main()

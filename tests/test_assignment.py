@@ -5,7 +5,7 @@ import torch
 from tiny import SHAPE, generator
 
 from poflow_lite.datasets import TransformationSequences
-from poflow_lite.metrics import Donors, clustering_accuracy, field_use, infer_all, with_own_coefficients
+from poflow_lite.metrics import Donors, field_use, infer_all, with_own_coefficients
 
 K, M = 3, 4
 
@@ -34,16 +34,6 @@ def test_all_coefficients_are_inferred_sequence_by_sequence(sequences):
     for k in range(K):
         frames = sequences.batch(torch.arange(7), k, generator=generator(3)).frames
         torch.testing.assert_close(found[true == k], Brightness().infer(frames))
-
-
-def test_a_model_that_is_right_up_to_names_is_right(make_fading):
-    class Halved(Brightness):  # 1 where the last frame is darker; the true index of "halve" is 0
-        def infer(self, frames):
-            return (frames[:, -1].flatten(1).mean(1) < 0.9 * frames[:, 0].flatten(1).mean(1)).long()
-
-    share, matching = clustering_accuracy(Halved(), make_fading(torch.rand(5, *SHAPE)))
-    assert share == 1.0
-    assert matching.tolist() == [1, 0]
 
 
 def test_own_coefficients_take_the_place_of_k(sequences):
@@ -77,12 +67,7 @@ def use_of(*rows):
 @pytest.mark.parametrize(
     ("rows", "accuracy", "purity", "active"),
     [
-        (
-            [[[0, 0, 0, 1]], [[-2, 0, 0, 0]], [[0, 0, 1, 0]]],
-            1.0,
-            1.0,
-            [1, 1, 1],
-        ),  # a field each, of any number and sign
+        ([[[0, 0, 0, 1]], [[-2, 0, 0, 0]], [[0, 0, 1, 0]]], 1.0, 1.0, [1, 1, 1]),  # a field each, whatever its sign
         ([[[1, 0, 0], [0, 1, 0]], [[0, 0, 1], [0.5, 0, 1]]], 0.75, 1.0, [1, 1.5]),  # one k on two fields; 0.5 is weaker
         ([[[0, 0, 1, 0]]] * 3, 1 / 3, 1 / 3, [1, 1, 1]),  # one field for everything names one transformation only
         ([[[1, 0, 0, 0]], [[0] * 4], [[0] * 4]], 1 / 3, 1 / 3, [1, 0, 0]),  # nothing on: wrong, though argmax says 0

@@ -46,7 +46,7 @@ def test_fields_of_one_kind_alone_can_be_had_but_not_none():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("beyond")
-    options = {"budget": "smoke", "seeds": [1], "images": 6, "device": "cpu", "changes": TINY}
+    options = {"budget": "smoke", "seeds": [1], "images": 6, "device": "cpu", "changes": TINY | {"share": 0.05}}
     return folder, run_study(STUDY, folder, progress=False, **options)
 
 

@@ -377,7 +377,7 @@ def test_speed_is_how_far_the_clock_runs_and_backwards_the_same_film_from_its_en
     torch.testing.assert_close(slow[:, ::2], normal[:, :5])
     torch.testing.assert_close(fast, normal[:, ::2], atol=1e-5, rtol=0)
     torch.testing.assert_close(render(blobs, (("rotate",), 8), backwards=True), normal.flip(1))
-    assert Segment(("rotate",), 3, 0.5).times.tolist() == [0, 0.5, 1, 1.5]
+    assert Segment(("rotate",), 3, 0.5).clock.tolist() == [0, 0.5, 1, 1.5]
 
 
 def test_the_order_matters_only_where_the_groups_do_not_commute(blobs):

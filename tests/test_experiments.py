@@ -13,7 +13,7 @@ from torch import nn
 from poflow_lite import experiments
 from poflow_lite.datasets import DATASETS, ClipSequences
 from poflow_lite.experiments import MODELS, build_model, evaluate, evaluate_run, load_run, recipe, train, train_recipe
-from poflow_lite.fields import AutogradPotential, DivergenceFreeField, FreeField, Potential
+from poflow_lite.fields import AutogradPotential, DivergenceFreeField, Force, FreeField, Potential
 from poflow_lite.flows import DiffusionPrior, StaticPrior, Trajectory
 from poflow_lite.models import VAE
 from poflow_lite.objectives import Terms, diagonal_normal, gaussian_kl, likelihood
@@ -32,19 +32,18 @@ def same_weights(*models):
 
 @pytest.fixture
 def interrupt(monkeypatch):
-    """Checkpoints every 2 steps; interrupt(call) makes the training of the call fail after them."""
-    often = partial(experiments.runs.fit, save_every=2)
-    monkeypatch.setattr(experiments.runs, "fit", often)
+    """interrupt(call) lets the training of the call fail after 2 steps, with a checkpoint of them."""
+    original = experiments.runs.fit
 
     def until_the_power_fails(model, sample, schedule, **options):
         batches = iter(range(2))
-        return often(model, lambda draws: (next(batches), sample(draws))[1], schedule, **options)
+        return original(model, lambda draws: (next(batches), sample(draws))[1], schedule, **options, save_every=2)
 
     def run(call):
         monkeypatch.setattr(experiments.runs, "fit", until_the_power_fails)
         with pytest.raises(StopIteration):
             call()
-        monkeypatch.setattr(experiments.runs, "fit", often)
+        monkeypatch.setattr(experiments.runs, "fit", original)
 
     return run
 
@@ -63,8 +62,7 @@ def test_metrics_and_configuration_have_the_promised_fields(finished):
     for field in ("equivariance_error", "no_motion", "median_frame", "reconstruction_floor", "ratio_to_no_motion"):
         assert list(metrics[field]) == PAPER
         assert all(math.isfinite(value) and value > 0 for value in metrics[field].values())
-    expected = {"model": "flow-factorized", "data": "digits", "budget": "smoke", "seed": 3}
-    assert {name: metrics[name] for name in expected} == expected
+    assert metrics.items() >= {"model": "flow-factorized", "data": "digits", "budget": "smoke", "seed": 3}.items()
     assert min(metrics["seconds"].values()) > 0
     assert metrics["versions"].keys() >= {"torch", "numpy", "python"}
     assert metrics["device"].startswith("CPU")
@@ -77,16 +75,13 @@ def test_metrics_and_configuration_have_the_promised_fields(finished):
     assert (config["latent"], config["data_set"]) == (16, "digits (train, 1,257 images), fixed start")
 
 
-def test_a_run_leaves_pictures_and_nothing_half_written(finished):
-    strip, animation = (Image.open(finished[0] / name) for name in ("filmstrip.png", "traversal.gif"))
+def test_a_run_leaves_pictures_nothing_half_written_and_no_room_for_a_second_run(finished):
+    folder, metrics = finished
+    strip, animation = (Image.open(folder / name) for name in ("filmstrip.png", "traversal.gif"))
     assert strip.width > strip.height > 200
     assert animation.n_frames == 16  # t = 0..8 and back
     written = "config.json checkpoint.safetensors metrics.json filmstrip.png motion.gif traversal.gif"
-    assert {file.name for file in finished[0].iterdir()} == set(written.split())
-
-
-def test_evaluating_again_gives_the_same_figures_and_a_second_run_is_refused(finished):
-    folder, metrics = finished
+    assert {file.name for file in folder.iterdir()} == set(written.split())
     again, measured = measure(folder), ("equivariance_error", "median_frame", "reconstruction_floor", "log_likelihood")
     assert [again[field] for field in measured] == [metrics[field] for field in measured]
     assert not load_run(folder / "checkpoint.safetensors", "cpu").model.training
@@ -97,7 +92,7 @@ def test_evaluating_again_gives_the_same_figures_and_a_second_run_is_refused(fin
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_trains_resumes_bit_exactly_and_is_measured(tmp_path, model, interrupt):
-    start = partial(train_recipe, model, "digits", "smoke", **HOW, **TINY)
+    start = partial(train_recipe, model, "digits", "smoke", share=0.05, **HOW, **TINY)
     whole, parts = start(tmp_path / "whole"), tmp_path / "parts"
     interrupt(lambda: start(parts))
     with pytest.raises(ValueError, match=r"stopped at step 2 of 4: finish it with .*--resume"):
@@ -139,8 +134,11 @@ def test_a_model_that_names_k_is_saved_with_its_indices_in_the_true_order(tmp_pa
     assert 0 < metrics["smallest_eigenvalue"] < 1.1
 
 
+digits = partial(recipe, "digits")
+
+
 def build(model="flow-factorized", **changes):
-    return build_model(model, recipe("digits", "smoke", model, **changes))
+    return build_model(model, digits("smoke", model, **changes))
 
 
 def test_models_of_one_recipe_start_with_the_same_networks_and_kl_weight():
@@ -150,16 +148,14 @@ def test_models_of_one_recipe_start_with_the_same_networks_and_kl_weight():
         assert same_weights(model.decoder, models["vae"].decoder)
     betas = {name: recipe("digits", "lecture", name).beta for name in MODELS}
     assert (betas.pop("vae"), set(betas.values())) == (1.0, {0.03})
+    assert experiments.sequences("digits", "train", digits("smoke", labelled=0.01)).labelled == 13  # of 1,257
 
 
 @pytest.mark.parametrize("model", ["flow-factorized", "weakly-supervised"])
 def test_options_of_the_flow_reach_it(model):
     standard, z, k = build(model), torch.randn(2, 32), torch.tensor([0, 1])
-    assert (type(standard.flow.field), type(standard.prior), standard.force is None) == (
-        Potential,
-        DiffusionPrior,
-        False,
-    )
+    parts = standard.flow.field, standard.prior, standard.force
+    assert [type(part) for part in parts] == [Potential, DiffusionPrior, Force]
     for field, kind in (("free", FreeField), ("divergence-free", DivergenceFreeField)):
         other = build(model, field=field, hamilton_jacobi=0.0)
         assert (type(other.flow.field), other.force) == (kind, None)
@@ -172,14 +168,6 @@ def test_options_of_the_flow_reach_it(model):
     assert standard.flow.rollout(z, k, range(3)).log_det.all()
 
 
-def test_options_reach_the_model_and_a_share_of_the_images_is_labelled():
-    model = build("factor-vae", gamma=3.5, beta=0.7)
-    assert (model.gamma, model.beta) == (3.5, 0.7)
-    training = experiments.sequences("digits", "train", recipe("digits", "smoke", "weakly-supervised", labelled=0.01))
-    assert training.batch(torch.tensor([0, 12, 13, 500]), 1).labelled.tolist() == [True, True, False, False]
-
-
-digits = partial(recipe, "digits")
 REFUSED = [
     (lambda: recipe("faces", "smoke"), "unknown data set 'faces'; known: digits, mnist"),
     (lambda: digits("huge"), "unknown budget 'huge'; known: smoke, lecture, full"),
@@ -266,8 +254,8 @@ def test_a_users_model_trains_resumes_loads_and_is_measured_on_a_users_sequences
     metrics = {"rate": lambda model, held_out: [model.rate.item(), len(held_out)]}
     found = evaluate(fresh, halving, halving, metrics=metrics, likelihood_images=2, samples=3, progress=False)
     assert found["rate"] == [fresh.rate.item(), 3]
-    ratio = found["equivariance_error"]["halve"] / found["no_motion"]["halve"]
-    assert found["ratio_to_no_motion"] == {"halve": pytest.approx(ratio)}
+    ratio, error = found["ratio_to_no_motion"]["halve"], found["equivariance_error"]["halve"]
+    assert error == pytest.approx(ratio * found["no_motion"]["halve"])
     start(Fading(), out=whole, schedule=Schedule(1), overwrite=True)
     assert load_run(whole, "cpu", model=Fading()).config["steps"] == 1
 
@@ -294,7 +282,7 @@ def test_registered_clips_and_models_go_from_training_by_name_to_operators(tmp_p
         own = clips.clips[clips.of(k)]
         assert metrics["no_motion"][name] == pytest.approx((own[:, 1:] - own[:, :1]).abs().sum().item() / len(own))
     operators = fit_operators(run.model, videos("train"))
-    assert operators.keys() >= OPERATORS.keys()
+    assert list(operators) == [*OPERATORS, "flow"][: 6 if model == "mine" else 7]
     for operator in operators.values():
         moved = with_operator(run.model, operator)
         found = evaluate(moved, clips, videos("train"), likelihood_images=1, samples=2, progress=False)

@@ -18,7 +18,7 @@ from poflow_lite.metrics import MedianFrame, equivariance_errors, log_likelihood
 from poflow_lite.models import VAE, FlowFactorizedVAE
 from poflow_lite.objectives import LIKELIHOODS, gaussian_ceiling
 
-PAPER, PAIR = ("scale", "rotate", "hue"), (1, 1, 2)
+PAIR = 1, 1, 2
 pytestmark = pytest.mark.usefixtures("double")
 
 
@@ -49,22 +49,13 @@ def test_errors_by_hand_on_two_pixels(make_fading):
     assert found["truth"] == {"halve": 0, "still": 0}
     largest = equivariance_errors({"": persistence}, sequences, distance=lambda a, b: (a - b).abs().flatten(2).amax(2))
     assert largest[""] == pytest.approx({"halve": (0.5 + 0.75 + 0.4 + 0.6) / 2, "still": 0})
-
-
-def test_errors_add_up_over_later_frames_alone_and_another_shape_is_refused(sequences):
-    predictors = {
-        "off": lambda batch: batch.frames - 0.5,
-        "first": lambda batch: torch.cat([0 * batch.frames[:, :1], batch.frames[:, 1:]], 1),
-    }
-    found = equivariance_errors(predictors, sequences)
-    assert found["off"] == pytest.approx(dict.fromkeys(PAPER, 0.5 * 3 * 4 * 4 * 3))
-    assert found["first"] == dict.fromkeys(PAPER, 0)
-    with pytest.raises(ValueError, match=r"short must predict frames \(7, 4, 3, 4, 4\), got \(7, 3, 3, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"short must predict frames \(2, 3, 1, 1, 2\), got \(2, 2, 1, 1, 2\)"):
         equivariance_errors({"short": lambda batch: batch.frames[:, 1:]}, sequences)
 
 
 def test_errors_do_not_depend_on_order_company_or_batch_size(sequences, model):
-    predictors = {"no motion": persistence, "model": partial(predict, model), "median": MedianFrame(sequences)}
+    off = {"off": lambda batch: torch.cat([0 * batch.frames[:, :1], batch.frames[:, 1:] - 0.5], 1)}
+    predictors = {"no motion": persistence, "model": partial(predict, model), "median": MedianFrame(sequences), **off}
     found = equivariance_errors(predictors, sequences)
     backwards = equivariance_errors(dict(reversed(predictors.items())), sequences, batch_size=2)
     for name, predictor in predictors.items():
@@ -72,6 +63,7 @@ def test_errors_do_not_depend_on_order_company_or_batch_size(sequences, model):
         assert found[name] == pytest.approx(alone, rel=1e-12)
         assert found[name] == pytest.approx(backwards[name], rel=1e-12)
     assert metrics.equivariance_error(model, sequences) == pytest.approx(found["model"])
+    assert found["off"] == pytest.approx(dict.fromkeys(sequences.names, 0.5 * 3 * 4 * 4 * 3))  # in frames 1..3
     moves = sequences.transformations
     for chosen in (moves[::-1], *((own,) for own in moves)):  # each transformation by itself
         alone = equivariance_errors({"": persistence}, TransformationSequences(sequences.images, chosen, horizon=3))
@@ -126,15 +118,6 @@ def test_median_frame_by_hand(make_fading):
     batch = make_fading(two_pixels((0.7, 0.7)), horizon=1).batch(torch.tensor([0, 0]), torch.tensor([1, 0]))
     expected = torch.tensor([[0.4, 0.6, 0.4, 0.6], [0.4, 0.6, 0.2, 0.3]])
     torch.testing.assert_close(median(batch).flatten(1), expected)
-
-
-def test_no_constant_prediction_beats_the_median_frame(sequences):
-    median = MedianFrame(sequences)
-    best = equivariance_errors({"median": median}, sequences)["median"]
-    mean = torch.stack([sequences.batch(torch.arange(7), k).frames.mean(0) for k in range(3)])
-    for rival in (mean, *(median.frames + 0.1 * torch.randn_like(median.frames) for _ in range(5))):
-        score = equivariance_errors({"rival": lambda batch, rival=rival: rival[batch.k]}, sequences)["rival"]
-        assert all(score[name] > best[name] for name in best)
 
 
 def test_smallest_eigenvalue_of_a_quadratic_flow(make_quadratic, sequences):
@@ -249,20 +232,14 @@ def test_matching_is_the_best_of_all_one_to_one_renamings():
         metrics.match_transformations(torch.tensor([0, 3]), torch.tensor([0, 1]), 3)
 
 
-class Namer(nn.Module):
-    """Names whole sequences by a function of their frames."""
-
-    def __init__(self, infer):
-        super().__init__()
-        self.weight, self.infer = nn.Parameter(torch.zeros(1)), infer
-
-
 @pytest.mark.parametrize(("names", "matching"), [(("halve", "still"), [0, 1]), (("still", "halve"), [1, 0])])
 def test_clustering_is_right_up_to_names_or_at_chance(make_fading, names, matching):
     sequences = make_fading(0.1 + 0.9 * torch.rand(5, 3, 4, 4), names=names)
-    stays = Namer(lambda frames: torch.isclose(frames[:, 0], frames[:, -1]).flatten(1).all(1).long())
-    share, found = metrics.clustering_accuracy(stays, sequences, batch_size=2)
+    namer = nn.Linear(1, 1)
+    namer.infer = lambda frames: torch.isclose(frames[:, 0], frames[:, -1]).flatten(1).all(1).long()
+    share, found = metrics.clustering_accuracy(namer, sequences, batch_size=2)
     assert (share, found.tolist()) == (1.0, matching)
-    inferred, true = metrics.infer_all(stays, sequences)
+    inferred, true = metrics.infer_all(namer, sequences)
     assert torch.equal(found[true], inferred)
-    assert metrics.clustering_accuracy(Namer(lambda frames: torch.ones(len(frames)).long()), sequences)[0] == 0.5
+    namer.infer = lambda frames: torch.ones(len(frames), dtype=torch.long)
+    assert metrics.clustering_accuracy(namer, sequences)[0] == 0.5

@@ -21,7 +21,7 @@ from poflow_lite.objectives import Terms
 from poflow_lite.training import Losses, Schedule, fit, resolve_device, step_generator
 
 
-def tiny_run(checkpoint=None, steps=12, model="flow-factorized", stop=None, **options):
+def tiny_run(checkpoint=None, steps=11, model="flow-factorized", stop=None, **options):
     """Train a tiny model on random images; return it with its history. ``stop``: the step that never comes."""
     data, drawn = TransformationSequences(torch.rand(20, 3, 8, 8, generator=rng())), []
 
@@ -49,14 +49,6 @@ def test_the_seed_alone_decides_the_weights_and_the_global_random_state_is_left_
     assert torch.equal(drawn, torch.rand(3))
     assert same_weights(first, again)
     assert not same_weights(first, other)
-
-
-def test_history_names_every_term_and_ends_at_the_last_step():
-    _, history = tiny_run(steps=7)
-    assert [entry["step"] for entry in history] == [2, 4, 6, 7]
-    assert {"loss", "reconstruction", "kl", "hamilton_jacobi", "autoencoding", "seconds"} <= set(history[0])
-    assert history[-1]["seconds"] >= history[0]["seconds"] > 0
-    assert [entry["learning_rate"] for entry in history] == [Schedule(7).rate(step) for step in (1, 3, 5, 6)]
 
 
 class Scaled(nn.Module):
@@ -137,6 +129,9 @@ def test_auto_is_cuda_where_there_is_one_and_unknown_or_absent_devices_are_refus
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit_and_a_finished_one_stays(tmp_path):
     paths = [tmp_path / name for name in ("whole.safetensors", "part.safetensors")]
     whole, expected = tiny_run(paths[0])
+    logged = [(entry["step"], entry["learning_rate"]) for entry in expected]
+    assert logged == [(n, Schedule(11).rate(n - 1)) for n in (2, 4, 6, 8, 10, 11)]
+    assert {"loss", "reconstruction", "kl", "hamilton_jacobi", "autoencoding", "seconds"} < set(expected[0])
     with pytest.raises(KeyboardInterrupt):
         tiny_run(paths[1], stop=10)
     assert load_checkpoint(paths[1]).metadata["step"] == 8
@@ -158,18 +153,18 @@ def test_resuming_after_kill_9_is_bit_exact(tmp_path):
 import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})
 from pathlib import Path
 from test_training import tiny_run
-tiny_run(Path({str(path)!r}), steps=150, save_every=1)
+tiny_run(Path({str(path)!r}), steps=300, save_every=1)
 """
     with subprocess.Popen([sys.executable, "-c", script]) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not path.exists() and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.01)
         time.sleep(0.1)
         process.send_signal(signal.SIGKILL)
     reached = load_checkpoint(path).metadata["step"]
-    assert 0 < reached < 150, f"the process was to be killed half-way, it had reached step {reached}"
-    resumed, _ = tiny_run(path, steps=150, resume=True, save_every=1000)
-    assert same_weights(tiny_run(steps=150)[0], resumed)
+    assert 0 < reached < 300, f"the process was to be killed half-way, it had reached step {reached}"
+    resumed, _ = tiny_run(path, steps=300, resume=True, save_every=1000)
+    assert same_weights(tiny_run(steps=300)[0], resumed)
     assert [file.name for file in tmp_path.iterdir()] == ["killed.safetensors"]
 
 

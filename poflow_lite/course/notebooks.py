@@ -10,8 +10,6 @@ from typing import Any
 
 from poflow_lite.io import prepare_folder, require_known, write_atomically
 
-__all__ = ["BUILDS", "REPOSITORY", "build", "execute", "find_lessons", "lint", "recorded", "setup_cell"]
-
 # The one place for the address; a test holds pyproject.toml and every lesson to it.
 REPOSITORY = "https://github.com/poflow-lite/poflow_lite"
 BUILDS = ("student", "solutions", "teacher")

@@ -34,11 +34,6 @@ from poflow_lite.datasets.sequences import Sequences, TransformationSequences
 from poflow_lite.datasets.transformations import FIVE_TRANSFORMATIONS, PAPER_TRANSFORMATIONS, Transformation
 from poflow_lite.io import require_known
 
-__all__ = [
-    "DATASETS", "FACTOR_IMAGES", "IMAGES", "image_sequences", "load_factor_images", "load_images", "load_sequences",
-    "register",
-]  # fmt: skip
-
 IMAGES: dict[str, Callable[[str], LabelledImages]] = {
     "digits": load_digits,
     "mnist": load_mnist,

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from poflow_lite.io import require_known
 
-__all__ = ["PAIRS", "Clouds", "GaussianCloud", "eight_gaussians", "sample_pair", "two_moons"]
-
 Sampler = Callable[[int, torch.Generator], Tensor]
 """(number of points, generator) ↦ (n, d)."""
 

@@ -13,11 +13,6 @@ from torch import Tensor
 from poflow_lite.datasets.sequences import Sequences
 from poflow_lite.io import require_known
 
-__all__ = [
-    "FALCOR3D", "ISAAC3D", "MOVED", "SHAPES3D", "SHARES", "FactorImages", "FactorSequences", "FactorSpace",
-    "starting_points",
-]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class FactorSpace:

@@ -24,7 +24,6 @@ from poflow_lite.io import write_atomically
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["FactorFolder", "Shapes3DFile", "label_values", "render_file", "verify_shapes3d"]
 
 _SHAPES3D_URL = "https://storage.googleapis.com/3d-shapes/3dshapes.h5"
 _SHAPES3D_BYTES = 267_573_662

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from poflow_lite.datasets.images import SPLITS, LabelledImages, in_red
 
-__all__ = ["LETTERS", "SPRITES", "fill", "load_letters", "load_sprites", "outlines"]
-
 LETTERS = {letter: letter for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 SPRITES = {
     "square": "■", "triangle": "▲", "disc": "●", "half disc": "◗",

@@ -16,11 +16,6 @@ from torch.nn import functional as F
 
 from poflow_lite.io import write_atomically
 
-__all__ = [
-    "SPLITS", "LabelledImages", "as_images", "data_directory", "download_mnist", "image_folder", "in_red",
-    "load_digits", "load_mnist", "load_mnist_10k", "only", "require_unit_range", "without", "write_mnist_10k",
-]  # fmt: skip
-
 SPLITS = ("train", "validation", "test")
 
 # --- images from elsewhere ----------------------------------------------------------------------------------------

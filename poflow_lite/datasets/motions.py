@@ -16,8 +16,6 @@ from poflow_lite.datasets.sequences import TransformationSequences
 from poflow_lite.datasets.transformations import generator_matrix, place, pose_matrix
 from poflow_lite.io import require_known
 
-__all__ = ["Motion", "Segment", "noisy", "occluded", "render_motion"]
-
 # --- motions ------------------------------------------------------------------------------------------------------
 
 
@@ -43,7 +41,7 @@ class Segment:
             )
 
     @property
-    def times(self) -> Tensor:
+    def clock(self) -> Tensor:
         """(frames + 1,): 0, speed, 2 speed, …"""
         return self.speed * torch.arange(self.frames + 1)
 
@@ -114,7 +112,7 @@ def _changes(motion: Motion, sequences: TransformationSequences) -> Tensor:
     """By how much each parameter changes from frame to frame: (frames, K), float64."""
     changes = []
     for segment, weights in zip(motion.segments, motion.weights(sequences.names), strict=True):
-        paths = [transformation.path(segment.times.double()) for transformation in sequences.transformations]
+        paths = [transformation.path(segment.clock.double()) for transformation in sequences.transformations]
         changes.append(weights.double() * torch.stack(paths, -1).diff(dim=0))
     return torch.cat(changes)
 

@@ -16,11 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = [
-    "Cache", "Hits", "Intersection", "Light", "Rays", "average_samples", "box", "camera_rays", "capsule", "cylinder",
-    "hue_colour", "irradiance", "nearest", "room", "shadow_rays", "sphere",
-]  # fmt: skip
-
 NEAR = 1e-4
 """Distances below this do not count: a ray does not meet the surface that it starts from."""
 

@@ -33,8 +33,6 @@ from poflow_lite.datasets.raycast import (
 )
 from poflow_lite.io import require_known
 
-__all__ = ["SCENES", "Falcor3DLite", "Isaac3DLite", "Scene", "Shapes3DLite", "load_scene"]
-
 
 class Scene:
     """Images of a grid of factors, rendered when asked for: the geometry is traced, then lit, then coloured.

@@ -15,8 +15,6 @@ from torch.nn import functional as F
 from poflow_lite.datasets.images import as_images, require_unit_range
 from poflow_lite.datasets.transformations import PAPER_TRANSFORMATIONS, Transformation, hue, place, pose_matrix
 
-__all__ = ["Batch", "ClipSequences", "Sequences", "TransformationSequences"]
-
 
 def _require_times(times: Tensor, horizon: int) -> None:
     if times.ndim != 2 or times.is_floating_point() or times.shape[1] < 2:

@@ -16,12 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = [
-    "FIVE_TRANSFORMATIONS", "HUE", "PAPER_TRANSFORMATIONS", "ROTATE", "SCALE", "SHEAR", "TRANSLATE", "Transformation",
-    "apply_pose", "commutator_norms", "generator_matrix", "hue", "place", "pose_matrix", "rotate", "rotation_matrix",
-    "scale", "scale_matrix", "shear_matrix", "translation_matrix", "warp",
-]  # fmt: skip
-
 # --- the plane ----------------------------------------------------------------------------------------------------
 
 

@@ -29,7 +29,6 @@ from poflow_lite.operators import OPERATORS, fit_operators, with_operator
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COMPARED", "compare", "measure_operators"]
 
 COMPARED = ("identity", "traversal", "translation", "linear")
 """The operators of :data:`operators.OPERATORS` that are compared where no others are named."""

@@ -12,8 +12,6 @@ import torch
 from poflow_lite.experiments.runs import Run, load_run
 from poflow_lite.io import load_checkpoint, prepare_folder, require_known, save_checkpoint, write_json
 
-__all__ = ["export", "load_pretrained"]
-
 FOLDER, INDEX = Path("data/checkpoints"), "index.json"
 
 

@@ -26,8 +26,6 @@ from poflow_lite.models import (
 )
 from poflow_lite.networks import Autocast, ConvDecoder, ConvEncoder, TransformationEncoder
 
-__all__ = ["BUDGETS", "MODELS", "Recipe", "build_model", "options_of", "recipe", "register_model", "sequences"]
-
 BUDGETS = ("smoke", "lecture", "full")
 
 

@@ -38,8 +38,6 @@ from poflow_lite.metrics import (
 )
 from poflow_lite.training import Schedule, fit, load_weights, resolve_device
 
-__all__ = ["Run", "evaluate", "evaluate_run", "load_run", "save_pictures", "train", "train_recipe"]
-
 CHECKPOINT, CONFIG, METRICS = "checkpoint.safetensors", "config.json", "metrics.json"
 
 

@@ -12,8 +12,6 @@ from torch.func import grad, vjp, vmap
 from poflow_lite.fields.hidden_units import Potential, log_2cosh
 from poflow_lite.fields.protocol import times_of
 
-__all__ = ["AutogradPotential", "DeepUnits"]
-
 
 class AutogradPotential(nn.Module):
     """K potentials written down as a function u(z, t), all derivatives by automatic differentiation.

@@ -14,8 +14,6 @@ from torch.nn import functional as F
 
 from poflow_lite.fields.protocol import time_features, times_of
 
-__all__ = ["DivergenceFreeField", "FreeField", "HiddenUnits", "Potential", "log_2cosh"]
-
 
 def log_2cosh(h: Tensor) -> Tensor:
     return h.abs() + F.softplus(-2 * h.abs())  # without overflow

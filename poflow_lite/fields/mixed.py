@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from poflow_lite.fields.protocol import Field, times_of
 
-__all__ = ["Force", "MixedFields"]
-
 
 class MixedFields(nn.Module):
     """v(z, t) = Σ_m g_m v^m(z, t), the fields of several families under one numbering.

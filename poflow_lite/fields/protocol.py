@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Field", "mixing_weights", "time_features", "times_of"]
-
 
 def mixing_weights(k: Tensor, transformations: int) -> Tensor:
     """Weights y of the mixture Σ_k y_k v^k: one-hot rows for an index; weights are returned as they are.

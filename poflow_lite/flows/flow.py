@@ -18,17 +18,6 @@ from torch.nn import functional as F
 from poflow_lite.fields import Field, Force, mixing_weights
 from poflow_lite.objectives import hamilton_jacobi_residual
 
-__all__ = [
-    "LOG_DETS",
-    "METHODS",
-    "Flow",
-    "LatentOperator",
-    "NotInvertible",
-    "RungeKutta",
-    "Trajectory",
-    "log_det_identity_plus",
-]
-
 
 @dataclass
 class Trajectory:

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["DiffusionPrior", "StaticPrior"]
-
 
 class DiffusionPrior(nn.Module):
     """The prior p_t(z | k) = N(0, (1 + 2 D_k t) I): N(0, I) spread by the heat equation ∂_t p = D_k Δp.

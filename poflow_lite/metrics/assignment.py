@@ -16,16 +16,6 @@ from torch import Tensor
 from poflow_lite.datasets import Batch, Sequences
 from poflow_lite.metrics.prediction import every_sequence
 
-__all__ = [
-    "Donors",
-    "FieldUse",
-    "clustering_accuracy",
-    "field_use",
-    "infer_all",
-    "match_transformations",
-    "with_own_coefficients",
-]
-
 
 def match_transformations(inferred: Tensor, true: Tensor, transformations: int) -> tuple[Tensor, float]:
     """The one-to-one matching of true to inferred indices that agrees most often (Hungarian algorithm), and how often.

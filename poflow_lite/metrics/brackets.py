@@ -13,8 +13,6 @@ from torch import Tensor
 from poflow_lite.datasets import Motion, Segment, TransformationSequences, render_motion
 from poflow_lite.fields import Field, mixing_weights
 
-__all__ = ["OrderGaps", "bracket_shares", "lie_bracket", "order_gaps"]
-
 
 def lie_bracket(field: Field, z: Tensor, t: float, i: int, j: int) -> Tensor:
     """[v^i, v^j] = (∂v^j/∂z) v^i - (∂v^i/∂z) v^j at points z (B, d): (B, d), latent units per frame².

@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["DCI", "dci", "mutual_information", "mutual_information_gap", "unit_alignment"]
-
 
 def _codes(codes: Tensor, others: Tensor, what: str, latents: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Both as arrays, once their shapes agree and they are finite; ``what`` names the others and their width."""

@@ -19,8 +19,6 @@ from poflow_lite.objectives import (
     reparameterize,
 )
 
-__all__ = ["AboveCeiling", "LogLikelihood", "log_likelihood"]
-
 
 class AboveCeiling(RuntimeError):
     """A log-likelihood exceeds what any density under its decoder can have."""

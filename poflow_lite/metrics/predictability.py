@@ -12,8 +12,6 @@ from torch.nn import functional as F
 from poflow_lite.datasets import Sequences
 from poflow_lite.metrics.prediction import Predictor, every_sequence
 
-__all__ = ["VPScore", "generated_pairs", "vp_score"]
-
 
 @torch.no_grad()
 def generated_pairs(

@@ -11,19 +11,6 @@ from torch import Tensor
 
 from poflow_lite.datasets import Batch, Sequences
 
-__all__ = [
-    "MedianFrame",
-    "Predictor",
-    "equivariance_error",
-    "equivariance_errors",
-    "every_sequence",
-    "l1",
-    "persistence",
-    "predict",
-    "reconstruct",
-    "smallest_eigenvalue",
-]
-
 Predictor = Callable[[Batch], Tensor]
 """Batch of whole sequences ↦ predicted frames (B, T+1, C, H, W)."""
 

@@ -18,8 +18,6 @@ from poflow_lite.io import require_weights
 from poflow_lite.models.vae import VAE
 from poflow_lite.objectives import Terms, gaussian_kl, laplace_transition_kl, reparameterize, total_correlation
 
-__all__ = ["FactorVAE", "SlowVAE", "TopographicVAE", "permute_dimensions"]
-
 
 def permute_dimensions(z: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Shuffle each latent dimension over the batch by itself: samples of Π_i q(z_i) from samples z (B, d) of q(z)."""

@@ -14,8 +14,6 @@ from poflow_lite.io import require_weights
 from poflow_lite.models.vae import VAE
 from poflow_lite.objectives import Terms, gaussian_kl, reparameterize
 
-__all__ = ["FlowFactorizedVAE"]
-
 
 class FlowFactorizedVAE(VAE):
     """A VAE whose latent flows: z_t = z_{t-1} + ∇u^k(z_{t-1}, t-1) from z_0 ~ q(z_0 | x_0).

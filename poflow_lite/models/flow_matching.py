@@ -20,9 +20,6 @@ from poflow_lite.io import require_known
 from poflow_lite.training import Losses, Schedule, fit
 from poflow_lite.transport import optimal_plan
 
-__all__ = ["COUPLINGS", "Displacements", "FlowMatching", "match_flow", "sample_displacements"]
-
-
 # --- couplings: which end point belongs to which start ------------------------------------------------------------
 
 

@@ -20,8 +20,6 @@ from poflow_lite.io import require_weights
 from poflow_lite.models.flow_factorized import FlowFactorizedVAE
 from poflow_lite.objectives import Terms, gaussian_kl
 
-__all__ = ["GumbelSoftmax", "InferredFlowVAE", "SpikeAndSlab"]
-
 
 class TransformationPosterior(Protocol):
     """A family of posteriors of what moves; ``raw`` (B, n) are the outputs of an inference network."""

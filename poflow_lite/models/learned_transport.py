@@ -18,8 +18,6 @@ from poflow_lite.io import require_weights
 from poflow_lite.training import Losses, Schedule, fit
 from poflow_lite.transport import kinetic_energy, optimal_plan, ot_gap, straightness, wasserstein
 
-__all__ = ["LearnedTransport", "TransportReport", "measure_transport", "train_transport"]
-
 
 class LearnedTransport(nn.Module):
     """A potential flow that learns to carry q_0 onto a target p by minimising

@@ -16,8 +16,6 @@ from poflow_lite.io import require_weights
 from poflow_lite.models.vae import VAE
 from poflow_lite.objectives import Terms, gaussian_kl, reparameterize, wave_residual
 
-__all__ = ["PoFlow"]
-
 
 class PoFlow(VAE):
     """A VAE whose latents move by z_{t+1} = z_t + ∇u^k(z_t, t) with potentials that obey a wave equation.

@@ -13,8 +13,6 @@ from poflow_lite.flows import Trajectory
 from poflow_lite.io import require_known, require_weights
 from poflow_lite.objectives import LIKELIHOODS, Terms, diagonal_normal, gaussian_kl, likelihood, reparameterize
 
-__all__ = ["VAE"]
-
 
 class VAE(nn.Module):
     """p(x, z) = N(z; 0, I) p(x | z) with the posterior q(z | x) = N(μ(x), diag σ(x)²).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean, stdev
 from typing import Any
 
@@ -16,11 +16,6 @@ from matplotlib.ticker import LogLocator
 
 from poflow_lite import plotting
 from poflow_lite.studies.study import mean_and_spread
-
-__all__ = [
-    "REFERENCES", "STANDARD", "Difference", "Line", "ablation_dots", "chance", "figure", "figures", "notes",
-    "paired_difference", "summarise", "table",
-]  # fmt: skip
 
 STANDARD = "standard"
 REFERENCES = {"field": "gradient"}
@@ -34,13 +29,7 @@ Cell = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Difference:
-    """A variant less its reference, in pairs of the same seed.
-
-    Attributes:
-        mean: over the seeds.
-        spread: standard deviation over the seeds, of the differences; ``None`` for a single seed.
-        marked: |mean| > 2 spread.
-    """
+    """Mean and standard deviation over seeds, ``None`` for a single one, and whether |mean| > 2 spread."""
 
     mean: float
     spread: float | None
@@ -48,7 +37,7 @@ class Difference:
 
 
 def paired_difference(values: Sequence[float], references: Sequence[float]) -> Difference:
-    """The differences of two measurements of the same seeds, with the rule by which they are marked.
+    """A variant less its reference, in pairs of the same seed.
 
     Runs of one seed share initial networks and data, so what a seed does to both cancels in their difference. It is
     marked where its mean is further from 0 than twice its standard deviation over seeds; never for a single seed.
@@ -190,7 +179,11 @@ def notes(result: Mapping[str, Any]) -> list[str]:
             f"alone that happens to {chance(len(seeds)):.0%} of normal differences with {len(seeds)} seeds, and this "
             f"table has {compared} of them: single bold figures prove little."
         )
-    own = "".join(f", in the group {group} from its {name}" for group, name in _against(lines).items())
+    own = "".join(
+        f", in the group {line.group} from its {line.variant}"
+        for line in lines
+        if REFERENCES.get(line.group) == line.variant
+    )
     said = [
         f"{_title(result)}, {first['device']}{'; mean ± standard deviation' * (len(seeds) > 1)}.",
         "÷ no motion: error in L1 pixel intensities summed over frames, over that of x_0 for every t; mean error: over "
@@ -208,11 +201,6 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     return [*said, f"Standard: {', '.join(f'{k} {v}' for k, v in standard.items() if k != 'test_images')}."]
 
 
-def _against(lines: Sequence[Line]) -> dict[str, str]:
-    """Group ↦ the variant that its others are held against, for groups that have one of their own."""
-    return {line.group: line.variant for line in lines if REFERENCES.get(line.group) == line.variant}
-
-
 def _title(result: Mapping[str, Any]) -> str:
     first, seeds = result["cells"][0], sorted({cell["seed"] for cell in result["cells"]})
     return f"{first['data_set']}, budget {first['budget']}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
@@ -227,73 +215,47 @@ def figure(result: Mapping[str, Any]) -> Figure:
 
 
 def ablation_dots(lines: Sequence[Line], title: str = "") -> Figure:
-    """A line for each variant, grouped: error ÷ its reference for each k, prediction less its reference, OT gap.
+    """A line for each variant: error ÷ its reference for each k, prediction less its reference, OT gap.
 
     Args:
         lines: of :func:`summarise`; those of several results may be joined.
         title: says which data, budget and seeds are shown.
     """
-    names, (places, labels, headings) = list(lines[0].cells[0]["no_motion"]), _places(lines)
-    fig, axes = plotting.figure(10.0, 1.3 + 0.2 * len(labels), 1, 3, sharey=True, width_ratios=(1.5, 1, 1))
-    for line, place in zip(lines, places, strict=True):
+    names = list(lines[0].cells[0]["no_motion"])
+    fig, axes = plotting.figure(10.0, 1.3 + 0.24 * len(lines), 1, 3, sharey=True, width_ratios=(1.5, 1, 1))
+    for place, line in enumerate(lines):
         for i, k in enumerate(names):
             _dot(axes[0], line.differences.get(k), place + 0.26 * (i - (len(names) - 1) / 2), i, offset=1.0)
         _dot(axes[1], line.differences.get("prediction"), place, len(names))
         if None not in (gaps := [figures(cell)["ot_gap"] for cell in line.cells]):
+            gap = paired_difference(gaps, [0.0] * len(gaps))
             marked = "ot_gap" in line.differences and line.differences["ot_gap"].marked
-            gap = Difference(mean(gaps), stdev(gaps) if len(gaps) > 1 else None, marked)
-            _dot(axes[2], gap, place, len(names) + 1)
+            _dot(axes[2], replace(gap, marked=marked), place, len(names) + 1)
             if line.group == STANDARD:
                 axes[2].axvline(gap.mean, color="0.4", linewidth=0.8, linestyle="--")
-    for axis, still in zip(axes, (1.0, 0.0), strict=False):
-        axis.axvline(still, color="0.4", linewidth=0.8, linestyle="--")
     captions = ("error ÷ error of the reference", "prediction less that of\nthe reference (nats per frame)", "OT gap")
     for axis, caption in zip(axes, captions, strict=True):
         axis.set_xlabel(caption)
         axis.grid(axis="y", linewidth=0.3, alpha=0.5)
-        axis.tick_params(axis="y", length=0)
-        _stretch(axis, signed=axis is axes[1])
-    axes[0].set_yticks(range(len(labels)), labels, fontsize=8)
-    for i, label in enumerate(axes[0].get_yticklabels()):
-        label.set_fontweight("bold" if i in headings else "normal")
-    axes[0].set_ylim(len(labels) - 0.4, -0.6)
+    for axis, still in zip(axes, (1.0, 0.0), strict=False):
+        axis.axvline(still, color="0.4", linewidth=0.8, linestyle="--")
+    axes[1].set_xscale("symlog", linthresh=2)  # so that one number does not squeeze the others
+    low, high = axes[1].get_xlim()
+    axes[1].set_xlim(1.4 * min(low, -2.0), 1.4 * max(high, 2.0))  # the default margin is none on this scale
+    axes[2].set_xscale("log")
+    axes[2].xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    for axis in axes[1:]:
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.minorticks_off()
+    axes[0].set_yticks(range(len(lines)), [": ".join(dict.fromkeys((line.group, line.variant))) for line in lines])
+    axes[0].set_ylim(len(lines) - 0.4, -0.6)
     looks = {k: {"color": plotting.COLORS[i], "marker": plotting.MARKERS[i]} for i, k in enumerate(names)}
     for label, face in (("beyond twice the spread over seeds", "0.4"), ("within, or a single seed", "white")):
         looks[label] = {"color": "0.4", "marker": "o", "markerfacecolor": face}
     handles = [Line2D([], [], linestyle="none", label=label, **look) for label, look in looks.items()]
     fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
-    if title:
-        fig.suptitle(title, fontsize=10)
+    fig.suptitle(title, fontsize=10)
     return fig
-
-
-def _stretch(axis: Axes, signed: bool) -> None:
-    """Give an axis of very different numbers a logarithmic scale, so that none squeezes the others.
-
-    Ratios get one where they differ by more than a factor of 3; signed differences beyond ±10, outside ±2.
-    """
-    found = [float(bar.lines[0].get_xdata()[0]) for bar in axis.containers]
-    low, high = min(found, default=1.0), max(found, default=1.0)
-    if signed and max(-low, high) > 10:
-        axis.set_xscale("symlog", linthresh=2)
-        axis.set_xlim(1.6 * min(low, -2.0), 1.6 * max(high, 2.0))  # the default margin is none on this scale
-    elif not signed and 0 < low < high / 3:
-        axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.minorticks_off()
-
-
-def _places(lines: Sequence[Line]) -> tuple[list[int], list[str], set[int]]:
-    """Where each line stands from the top, the labels of all places, and which places hold the name of a group."""
-    places, labels, headings, against = [], [], set(), _against(lines)
-    for i, line in enumerate(lines):
-        if line.group != line.variant and (i == 0 or line.group != lines[i - 1].group):
-            headings.add(len(labels))
-            labels.append(line.group + (f" (against {against[line.group]})" if line.group in against else ""))
-        places.append(len(labels))
-        labels.append(line.variant)
-    return places, labels, headings
 
 
 def _dot(axis: Axes, difference: Difference | None, place: float, index: int, offset: float = 0.0) -> None:

@@ -34,8 +34,6 @@ from poflow_lite.studies.study import Study
 from poflow_lite.training import resolve_device
 from poflow_lite.transport import ot_gap, straightness
 
-__all__ = ["ABLATIONS", "STUDY", "measure_flow", "variants"]
-
 MODEL = "flow-factorized"
 
 ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
@@ -75,19 +73,15 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
 def variants(
     data: str, budget: str, groups: Sequence[str] = tuple(ABLATIONS), changes: Mapping[str, Any] | None = None
 ) -> tuple[dict[tuple[str, str], Recipe], dict[str, str]]:
-    """The standard model and all variants of some groups that the data have, and why the others were left out.
+    """(group, variant) ↦ recipe, the standard model first, and "group: variant" ↦ why these data cannot have it.
 
     Args:
         data, budget: see :data:`datasets.DATASETS`, :data:`experiments.BUDGETS`.
         groups: of :data:`ABLATIONS`.
         changes: settings in which all of them differ from the budget's recipe, the standard model too.
 
-    Returns:
-        (group, variant) ↦ recipe, the standard model first, and "group: variant" ↦ reason of those that these data
-        cannot have: more frames than a sequence holds, or a horizon beyond the last value of a factor.
-
     Raises:
-        ValueError: for an unknown group, or settings that are unknown or do not go together.
+        ValueError: for an unknown group or setting.
     """
     for group in groups:
         require_known("group", group, ABLATIONS)
@@ -97,27 +91,19 @@ def variants(
     found, left_out = {(STANDARD, STANDARD): standard}, {}
     for group, name in _places(groups):
         settings = recipe(data, budget, MODEL, **{**changes, **ABLATIONS[group][name]})
-        if reason := _misfit(data, settings, standard):
-            left_out[f"{group}: {name}"] = reason
-        else:
+        try:
+            if settings.frames > settings.horizon:
+                raise ValueError(f"{settings.frames} frames are more than the {settings.horizon} of a sequence")
+            if settings.horizon != standard.horizon:
+                sequences(data, "test", settings)
             found[group, name] = settings
+        except ValueError as error:
+            left_out[f"{group}: {name}"] = str(error)
     return found, left_out
 
 
 def _places(groups: Sequence[str]) -> list[tuple[str, str]]:
     return [(group, name) for group in groups for name in ABLATIONS[group]]
-
-
-def _misfit(data: str, settings: Recipe, standard: Recipe) -> str | None:
-    """Why the sequences of a data set cannot be had in this form, or ``None``."""
-    if settings.frames > settings.horizon:
-        return f"{settings.frames} frames are more than the {settings.horizon} of a sequence"
-    if settings.horizon != standard.horizon:
-        try:
-            sequences(data, "test", settings)
-        except ValueError as error:
-            return str(error)
-    return None
 
 
 def cells(
@@ -138,9 +124,7 @@ def cells(
     Args:
         data, budget, groups, changes: as for :func:`variants`.
         seeds: of the runs; spreads need two, and mean little below three.
-        split: "test" for figures that are reported, "validation" for choices.
-        images: images that are measured, at most, the first ones.
-        device: "auto", "cpu" or "cuda".
+        split, images, device: as for the comparison.
     """
     chosen, _ = variants(data, budget, groups, changes)
     every, _ = variants(data, budget, changes=changes)  # so that adding a group changes no cell that is done
@@ -157,7 +141,6 @@ def cells(
 
 
 def _name(group: str, variant: str) -> str:
-    """What the runs of a variant are called, less the seed."""
     return STANDARD if group == STANDARD else "-".join(f"{k}-{v}" for k, v in ABLATIONS[group][variant].items())
 
 
@@ -177,13 +160,12 @@ def measure(
 ) -> dict[str, Any]:
     """Train one recipe with one seed in ``folder`` and measure it; ``variants`` says what the tables call it.
 
-    Likelihoods belong to the decoder and the prior; the flow proposes where to look, and what it proposes with is known
-    exactly, whichever log-determinant it was trained with. A wrong one would make an estimate wrong, not the model.
+    Likelihoods belong to the decoder and the prior; what the flow proposes with is known exactly, whichever
+    log-determinant it was trained with. A wrong one would make an estimate wrong, not the model.
 
     Returns:
-        What :func:`measure_flow` gives, with "data_set", "device", "seconds" of training and "milliseconds", the median
-        over the entries of the training history of the time of one step. It holds the machine's other work, such as
-        cells that run at the same time: compare it within one table only.
+        What :func:`measure_flow` gives, with "data_set", "device", "seconds" of training and "milliseconds" a step. The
+        last holds the machine's other work: compare it within one table only.
     """
     how = {"seed": seed, "device": device, "resume": True, "progress": False}
     run = load_run(train_recipe(MODEL, data, budget, folder, **how, **settings), device)
@@ -226,16 +208,12 @@ def measure_flow(
 
     Returns:
         By k: "equivariance_error", "no_motion", "reconstruction_floor", "ratio_to_no_motion", and of the paths of
-        posterior means "ot_gap" (``None`` where nothing moves, or the cloud as a whole does not) and "straightness".
-        For all k together: "prediction" and "reconstruction", nats a frame, ``None`` where an estimate exceeds what is
-        possible, as those of a flow that folds space can; and "smallest_eigenvalue" of the symmetric part of
-        I + ∂v/∂z along the paths.
+        posterior means "ot_gap" (``None`` where no particle moves, or their cloud does not) and "straightness". For all
+        k: "prediction" and "reconstruction", nats a frame, ``None`` above their ceiling, as those of a flow that folds
+        can be; "smallest_eigenvalue" of the symmetric part of I + ∂v/∂z along the paths.
     """
-    predictors = {
-        "equivariance_error": partial(predict, model),
-        "no_motion": persistence,
-        "reconstruction_floor": partial(reconstruct, model),
-    }
+    predictors = {"equivariance_error": partial(predict, model), "no_motion": persistence}
+    predictors["reconstruction_floor"] = partial(reconstruct, model)
     device = next(model.parameters()).device
     found: dict[str, Any] = equivariance_errors(predictors, held_out, device=device)
     ratios = {k: error / found["no_motion"][k] for k, error in found["equivariance_error"].items()}

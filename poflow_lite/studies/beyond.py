@@ -34,8 +34,6 @@ from poflow_lite.studies.study import Study, mean_and_spread
 from poflow_lite.training import Schedule, resolve_device
 from poflow_lite.transport import ot_gap, straightness
 
-__all__ = ["APPROACHES", "MATCHING", "STUDY", "sparse_flow"]
-
 MATCHING: dict[str, Any] = {"steps": 2000, "batch_size": 256, "learning_rate": 5e-3}
 """Arguments of :func:`models.match_flow`; the budget "smoke" takes fewer steps."""
 
@@ -69,52 +67,44 @@ def sparse_flow(
         )
     base = MODELS["beta-vae"](r, image_shape, transformations)
     kinds = ((Potential, curl_free), (DivergenceFreeField, divergence_free))
-    families = [kind(r.latent, number, r.width, horizon=r.horizon, frequencies=r.frequencies)
-                for kind, number in kinds if number]  # fmt: skip
-    return InferredFlowVAE(
-        base.encoder,
-        base.decoder,
-        Flow(MixedFields(families)),
-        DiffusionPrior(count),
-        inference=TransformationEncoder(image_shape, 3 * count),
-        posterior=SpikeAndSlab(activity, empty, tuple(slab)),
-        likelihood=r.likelihood,
-        beta=r.beta,
-        kl_weight=kl_weight,
-        balance=balance,
-        autoencoding=autoencoding,
-        hamilton_jacobi=0.0,
-        annealing=max(1, r.steps // 2),
-    )
+    sizes = {"width": r.width, "horizon": r.horizon, "frequencies": r.frequencies}
+    field = MixedFields([kind(r.latent, number, **sizes) for kind, number in kinds if number])
+    inferred = {"inference": TransformationEncoder(image_shape, 3 * count)}
+    inferred |= {"posterior": SpikeAndSlab(activity, empty, tuple(slab)), "annealing": max(1, r.steps // 2)}
+    weights = {"beta": r.beta, "kl_weight": kl_weight, "balance": balance, "autoencoding": autoencoding}
+    parts = base.encoder, base.decoder, Flow(field), DiffusionPrior(count)
+    return InferredFlowVAE(*parts, **inferred, **weights, likelihood=r.likelihood, hamilton_jacobi=0.0)
 
 
 # --- what is measured ---------------------------------------------------------------------------------------------
 
-Give = Callable[[Batch], Batch]
-"""What a model may know of a batch: k itself, or coefficients in its place."""
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
+Rows = dict[str, dict[str, Any]]
+"""Way to move ↦ figure ↦ value, of each transformation where there are several."""
 
 
 @torch.no_grad()
-def _figures(movers: Mapping[str, tuple[Any, Give]], held_out: Sequences, seed: int) -> dict[str, dict[str, Any]]:
-    """Errors and, for the latent paths of the first 500 images, OT gap and straightness: name ↦ figure ↦ k ↦ value."""
-    device = next(next(iter(movers.values()))[0].parameters()).device
-    predictors = {
-        name: lambda batch, model=model, give=give: predict(model, give(batch))
-        for name, (model, give) in movers.items()
-    }
+def _figures(
+    models: Mapping[str, Any],
+    held_out: Sequences,
+    seed: int,
+    given: Mapping[str, Callable[[Batch], Batch]] | None = None,
+) -> Rows:
+    """Errors and, for the latent paths of the first 500 images, OT gap and straightness, of each transformation.
+
+    A model knows k of a batch, or what is ``given`` in its place.
+    """
+    given = dict.fromkeys(models, lambda batch: batch) | (given or {})
+    device = next(next(iter(models.values())).parameters()).device
+    predictors = {name: lambda batch, name=name: predict(models[name], given[name](batch)) for name in models}
     errors = equivariance_errors({"no motion": persistence, **predictors}, held_out, seed=seed, device=device)
     still, rows = errors.pop("no motion"), {}
-    for name, (model, give) in movers.items():
+    for name, model in models.items():
         ratios = {k: errors[name][k] / still[k] for k in still}
         rows[name] = {"equivariance_error": errors[name], "no_motion": still, "ratio_to_no_motion": ratios}
         rows[name] |= {"ot_gap": {}, "straightness": {}}
         for k, transformation in enumerate(held_out.names):
             generator = torch.Generator().manual_seed(seed)
-            batch = give(held_out.batch(held_out.of(k)[:500], k, generator=generator).to(device))
+            batch = given[name](held_out.batch(held_out.of(k)[:500], k, generator=generator).to(device))
             z = model.rollout(model.encode(batch.frames[:, 0]).mean, batch.k, range(batch.horizon + 1)).z
             moves = bool(z.diff(dim=1).any())  # the gap is 0/0 where all stands still
             rows[name]["ot_gap"][transformation] = ot_gap(z) if moves else None
@@ -131,14 +121,14 @@ def _trained(folder: Path, model: str, cell: Cell) -> Run:
     return load_run(folder, cell["device"])
 
 
-def _supervised(folder: Path, training: Sequences, held_out: Sequences, cell: Cell) -> dict[str, dict[str, Any]]:
+def _supervised(folder: Path, training: Sequences, held_out: Sequences, cell: Cell) -> Rows:
     run = _trained(folder, "flow-factorized", cell)
-    rows = _figures({"supervised flow": (run.model, _as_it_is)}, held_out, cell["seed"])
+    rows = _figures({"supervised flow": run.model}, held_out, cell["seed"])
     rows["supervised flow"] |= {"seconds": run.history[-1]["seconds"], "active": 1.0}
     return rows
 
 
-def _sparse(folder: Path, training: Sequences, held_out: Sequences, cell: Cell) -> dict[str, dict[str, Any]]:
+def _sparse(folder: Path, training: Sequences, held_out: Sequences, cell: Cell) -> Rows:
     r = recipe(cell["data"], cell["budget"], "beta-vae", **cell["settings"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cell["seed"])
@@ -147,11 +137,11 @@ def _sparse(folder: Path, training: Sequences, held_out: Sequences, cell: Cell) 
     how = {"record": {"model": "sparse-flow", **cell}, "resume": True, "progress": False}
     train(model, training, Schedule(r.steps, r.learning_rate), folder, **drawn, **how)
     run = load_run(folder, cell["device"], model)
-    give = {
+    given = {
         "sparse flow, transferred": Donors(run.model, training, seed=cell["seed"]),
         "sparse flow, its own motion": partial(with_own_coefficients, run.model),
     }
-    rows = _figures({name: (run.model, donors) for name, donors in give.items()}, held_out, cell["seed"])
+    rows = _figures(dict.fromkeys(given, run.model), held_out, cell["seed"], given)
     use = field_use(*infer_all(run.model, held_out, cell["seed"]))
     found = {
         "seconds": run.history[-1]["seconds"],
@@ -164,11 +154,11 @@ def _sparse(folder: Path, training: Sequences, held_out: Sequences, cell: Cell) 
     return {name: row | found for name, row in rows.items()}
 
 
-def _matching(folder: Path, training: Sequences, held_out: Sequences, cell: Cell) -> dict[str, dict[str, Any]]:
+def _matching(folder: Path, training: Sequences, held_out: Sequences, cell: Cell) -> Rows:
     run, seed = _trained(folder, "beta-vae", cell), cell["seed"]
     r, latents = run.settings, training_latents(run.model, training, seed=seed)
     seconds = {"β-VAE, linear operator": 0.0}
-    movers = {"β-VAE, linear operator": (with_operator(run.model, AffineMaps.linear(latents)), _as_it_is)}
+    moved = {"β-VAE, linear operator": with_operator(run.model, AffineMaps.linear(latents))}
     for coupling in COUPLINGS:
         name, began = f"β-VAE, matched flow, {coupling}", time.perf_counter()
         with torch.random.fork_rng(devices=[]):
@@ -176,16 +166,12 @@ def _matching(folder: Path, training: Sequences, held_out: Sequences, cell: Cell
             field = FreeField(r.latent, len(training.names), r.width, horizon=r.horizon, frequencies=r.frequencies)
         flow = match_flow(field, latents, coupling, seed=seed, progress=False, **cell["options"])
         seconds[name] = time.perf_counter() - began
-        movers[name] = with_operator(run.model, flow), _as_it_is
-    rows, trained = _figures(movers, held_out, seed), run.history[-1]["seconds"]
+        moved[name] = with_operator(run.model, flow)
+    rows, trained = _figures(moved, held_out, seed), run.history[-1]["seconds"]
     return {name: row | {"seconds": trained + seconds[name]} for name, row in rows.items()}
 
 
-APPROACHES: dict[str, Callable[..., dict[str, dict[str, Any]]]] = {
-    "supervised": _supervised,
-    "sparse": _sparse,
-    "matching": _matching,
-}
+APPROACHES: dict[str, Callable[..., Rows]] = {"supervised": _supervised, "sparse": _sparse, "matching": _matching}
 """Name ↦ function of (folder, training, held_out, cell) that trains in the folder and gives way to move ↦ figures."""
 
 BASES = {"supervised": "flow-factorized", "sparse": "beta-vae", "matching": "beta-vae"}
@@ -205,18 +191,7 @@ def cells(
     device: str = "auto",
     changes: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """One cell for each approach and seed.
-
-    Args:
-        data, budget, seeds, device: of the runs.
-        approaches: of :data:`APPROACHES`.
-        split: "test" for figures that are reported, "validation" for choices.
-        images: images that are measured, at most, the first ones.
-        changes: settings that differ from the recipe, in all models.
-
-    Raises:
-        ValueError, FileNotFoundError: for a mistake in the arguments, before anything is trained.
-    """
+    """One cell for each of the :data:`APPROACHES` and each seed; arguments and errors as for the comparison."""
     options = {"supervised": {}, "sparse": dict(sparse_flow.__kwdefaults__)}
     options["matching"] = MATCHING | ({"steps": 20} if budget == "smoke" else {})
     common, grid = {"data": data, "budget": budget, "split": split, "images": images, "device": device}, {}
@@ -250,19 +225,18 @@ def _rows(result: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 def table(result: Mapping[str, Any]) -> pd.DataFrame:
     """A row for each way to move: mean ± standard deviation over seeds, empty for what does not apply."""
 
-    def text(values: list[float | None]) -> str:
-        return mean_and_spread(values, ".0f" if None not in values and mean(values) >= 20 else ".2f")
-
     lines = []
     for name, rows in _rows(result).items():
-        line = {"model": name}
-        for k in rows[0]["ratio_to_no_motion"]:
-            line[k] = text([row["ratio_to_no_motion"][k] for row in rows])
-        for key in ("active", "clustering_accuracy", "purity"):
-            line[{"active": "active fields"}.get(key, key.replace("_", " "))] = text([row.get(key) for row in rows])
-        for key, heading in (("ot_gap", "OT gap"), ("straightness", "straightness")):
-            line[heading] = text([_over_k(row[key]) for row in rows])
-        lines.append(line | {"seconds": text([row["seconds"] for row in rows])})
+        columns = {
+            **{k: [row["ratio_to_no_motion"][k] for row in rows] for k in rows[0]["ratio_to_no_motion"]},
+            "active fields": [row.get("active") for row in rows],
+            "clustering accuracy": [row.get("clustering_accuracy") for row in rows],
+            "purity": [row.get("purity") for row in rows],
+            "OT gap": [_over_k(row["ot_gap"]) for row in rows],
+            "straightness": [_over_k(row["straightness"]) for row in rows],
+        }
+        texts = {heading: mean_and_spread(values, ".2f") for heading, values in columns.items()}
+        lines.append({"model": name, **texts, "seconds": mean_and_spread([row["seconds"] for row in rows], ".0f")})
     return pd.DataFrame(lines)
 
 

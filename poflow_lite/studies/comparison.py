@@ -18,9 +18,6 @@ from poflow_lite.studies.comparison_tables import figure, notes, table
 from poflow_lite.studies.study import Study
 from poflow_lite.training import resolve_device, step_generator
 
-__all__ = ["STUDY", "step_costs"]
-
-
 # --- the grid -----------------------------------------------------------------------------------------------------
 
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from poflow_lite import plotting
 from poflow_lite.studies.study import mean_and_spread
-
-__all__ = ["best_operators", "comparison_dots", "figure", "margins", "notes", "rows", "table"]
 
 Result = Mapping[str, Any]
 
@@ -33,12 +32,13 @@ def rows(result: Result) -> pd.DataFrame:
     costs = next((cell["milliseconds"] for cell in result["cells"] if "costs_of" in cell), {})
     unit, lines = costs.get("vae", min(costs.values(), default=1.0)), []
     for cell in _runs(result):
-        cost = costs[cell["model"]] / unit if cell["model"] in costs else None
-        floor = {"equivariance_error": cell["references"]["reconstruction_floor"], "cost": cost}
+        label = [cell["model"], *(f"{name} = {cell['settings'][name]}" for name in result["settings"]["vary"] or ())]
+        floor = {"equivariance_error": cell["references"]["reconstruction_floor"]}
         floor |= {name: cell.get(name) for name in ("reconstruction", "clustering_accuracy")}
+        floor["cost"] = costs[cell["model"]] / unit if cell["model"] in costs else None
         for operator, entry in {"floor": floor, **cell["operators"]}.items():
             own = {name: entry.get(name) for name in (*FORMS, "clustering_accuracy")}
-            first = {"model": _label(cell, result), "seed": cell["seed"], "operator": operator}
+            first = {"model": ", ".join(label), "seed": cell["seed"], "operator": operator}
             lines.append({**first, **entry["equivariance_error"], **own})
     found = pd.DataFrame(lines)
     return found.astype(dict.fromkeys(found.columns[3:], float))
@@ -49,11 +49,6 @@ def _runs(result: Result) -> list[Mapping[str, Any]]:
     if not found:
         raise ValueError("no cell of the comparison is done: there is nothing to put into a table")
     return found
-
-
-def _label(cell: Mapping[str, Any], result: Result) -> str:
-    varied = result["settings"]["vary"] or {}
-    return ", ".join([cell["model"], *(f"{name} = {cell['settings'][name]}" for name in varied)])
 
 
 def _means(result: Result) -> pd.DataFrame:
@@ -111,80 +106,83 @@ def _known(values: pd.Series) -> list[float | None]:
 
 def notes(result: Result) -> list[str]:
     """What the columns are, what the models share and in what they differ."""
-    runs, accuracies = _runs(result), rows(result).groupby("model", sort=False)["clustering_accuracy"].mean()
+    runs = _runs(result)
     seeds = sorted({cell["seed"] for cell in runs})
     said = [
-        f"{runs[0]['data_set']}, budget {runs[0]['budget']}, {runs[0]['device']}; "
-        f"{'mean ± standard deviation over' if len(seeds) > 1 else 'of'} "
-        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}.",
+        f"{runs[0]['data_set']}, budget {runs[0]['budget']}, {runs[0]['device']}, seed{'s' * (len(seeds) > 1)} "
+        f"{', '.join(map(str, seeds))}{': mean ± standard deviation' * (len(seeds) > 1)}.",
         "Errors: L1 pixel intensities summed over frames. Prediction, reconstruction: nats per frame under N(x̂, I). "
         "Cost: time of a training step ÷ that of the plain VAE. Best: the operator with the least error of a model, "
         "all transformations weighing alike. Floor: frames encoded and decoded by themselves.",
     ]
-    shares = [
-        f"{operator} {', '.join(f'{k} {round(share, 2) + 0.0:.0%}' for k, share in below.items())}"
+    shares = {
+        operator: ", ".join(f"{k} {round(share, 2) + 0.0:.0%}" for k, share in below.items())
         for operator, below in margins(result).items()
-    ]
+    }
     if shares:
-        said.append(
-            f"The flow of flow-factorized lies below the best baseline under each operator: {'; '.join(shares)}."
-        )
-    for model, share in accuracies.dropna().items():
+        below = "; ".join(f"{operator} {share}" for operator, share in shares.items())
+        said.append(f"The flow of flow-factorized lies below the best baseline under each operator: {below}.")
+    for model, share in rows(result).groupby("model", sort=False)["clustering_accuracy"].mean().dropna().items():
         said.append(f"{model} names {share:.1%} of the sequences rightly (best matching).")
-    varied = {"test_images", *(result["settings"]["vary"] or {})}
-    settings = {cell["model"]: {k: v for k, v in cell["settings"].items() if k not in varied} for cell in runs}
-    names = dict.fromkeys(name for own in settings.values() for name in own)
-    same = [name for name in names if len({str(own.get(name)) for own in settings.values()}) == 1]
-    if same:
-        shared = ", ".join(f"{name} {runs[0]['settings'][name]}" for name in same)
-        said.append(f"The same for all: {shared}.")
-    for model, found in settings.items():
-        if own := ", ".join(f"{name} {value}" for name, value in found.items() if name not in same):
-            said.append(f"{model}: {own}.")
-    return said
+    own = {cell["model"]: {name: str(value) for name, value in cell["settings"].items()} for cell in runs}
+    for name in ("test_images", *(result["settings"]["vary"] or ())):
+        own = {model: {key: value for key, value in found.items() if key != name} for model, found in own.items()}
+    shared = set.intersection(*(set(found.items()) for found in own.values()))
+    own = {"The same for all": {k: v for k, v in own[runs[0]["model"]].items() if (k, v) in shared}} | {
+        model: {k: v for k, v in found.items() if (k, v) not in shared} for model, found in own.items()
+    }
+    listed = {title: ", ".join(f"{name} {value}" for name, value in found.items()) for title, found in own.items()}
+    return said + [f"{title}: {text}." for title, text in listed.items() if text]
 
 
 def figure(result: Result) -> Figure:
-    """A line for each model, a marker for each operator, a panel for each thing measured."""
+    """:func:`comparison_dots` of a result."""
     cell = _runs(result)[0]
     title = f"{cell['data_set']}, budget {cell['budget']}"
     return comparison_dots(rows(result), cell["references"]["no_motion"], title)
 
 
-def comparison_dots(rows: pd.DataFrame, no_motion: Mapping[str, float], title: str = "") -> Figure:
+def comparison_dots(found: pd.DataFrame, no_motion: Mapping[str, float], title: str = "") -> Figure:
     """One line for each model, one marker for each way to move its latents; one panel for each thing measured.
 
     Args:
-        rows: of :func:`rows`.
+        found: as :func:`rows` gives it.
         no_motion: k ↦ error, the unit of the first panels.
         title: says which data and budget are shown.
     """
     panels = {k: f"{k}: error ÷ no motion" for k in no_motion}
     scores = {"prediction": "prediction (nats per frame)", "vp_score": "VP score", "cost": "time of a step ÷ plain VAE"}
-    panels |= {name: label for name, label in scores.items() if rows[name].notna().any()}
-    models, operators = (list(rows[name].unique()) for name in ("model", "operator"))
-    looks = {
-        name: {"color": plotting.COLORS[i % 10], "marker": plotting.MARKERS[i % 8]} for i, name in enumerate(operators)
-    }
+    panels |= {name: label for name, label in scores.items() if found[name].notna().any()}
+    models, operators = (list(found[name].unique()) for name in ("model", "operator"))
+    looks = {"markers": [plotting.MARKERS[i % 8] for i in range(len(operators))]}
+    looks["palette"] = [plotting.COLORS[i % 10] for i in range(len(operators))]
     lines = -(-len(panels) // 3)
     fig, axes = plotting.figure(10.5, lines * (0.9 + 0.27 * len(models)), lines, 3, squeeze=False, sharey=True)
     for (name, heading), axis in zip(panels.items(), axes.flat, strict=False):
-        for (model, operator), values in rows.groupby(["model", "operator"], sort=False)[name]:
-            values = values / no_motion.get(name, 1.0)
-            spread = values.std() if len(values) > 1 else None
-            style = {"linestyle": "none", "markersize": 6, "capsize": 2, "alpha": 0.85, **looks[operator]}
-            if values.notna().all():
-                axis.errorbar(values.mean(), models.index(model), xerr=spread, **style)
-        axis.set(xlabel=heading, yticks=range(len(models)), yticklabels=models)
+        shown = found.assign(x=found[name] / no_motion.get(name, 1.0)).dropna(subset="x")
+        order = {"order": models, "hue_order": operators, "linestyle": "none", "legend": False, "markersize": 6}
+        sns.pointplot(
+            shown,
+            x="x",
+            y="model",
+            hue="operator",
+            errorbar="sd",
+            err_kws={"linewidth": 1.2},
+            ax=axis,
+            **order,
+            **looks,
+        )
+        axis.set(xlabel=heading, ylabel="")
         axis.grid(axis="y", linewidth=0.4, alpha=0.6)
     for axis in axes.flat[: len(no_motion)]:
         axis.axvline(1.0, color="0.4", linewidth=0.8, linestyle="--")
         axis.set_xlim(0, 1.45)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    axes[0, 0].invert_yaxis()
-    handles = [Line2D([], [], linestyle="none", label=name, **look) for name, look in looks.items()]
+    handles = [
+        Line2D([], [], linestyle="none", label=name, color=color, marker=marker)
+        for name, color, marker in zip(operators, looks["palette"], looks["markers"], strict=True)
+    ]
     fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
-    if title:
-        fig.suptitle(title, fontsize=10)
+    fig.suptitle(title, fontsize=10)
     return fig

@@ -36,8 +36,6 @@ from poflow_lite.studies.cost_measures import AXES
 from poflow_lite.studies.study import Study
 from poflow_lite.training import resolve_device
 
-__all__ = ["STUDY", "mean_errors", "relative_error"]
-
 Result = Mapping[str, Any]
 Cells = dict[str, dict[str, Any]]
 

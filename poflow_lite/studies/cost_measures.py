@@ -21,11 +21,6 @@ from poflow_lite.datasets import Batch
 from poflow_lite.experiments import Recipe, build_model, recipe
 from poflow_lite.training import resolve_device
 
-__all__ = [
-    "AXES", "PARTS", "Exponent", "fit_exponent", "in_turns", "network_operations", "noise_batch", "on_noise",
-    "peak_memory", "settings_at", "step_memory", "step_times", "transport_operations",
-]  # fmt: skip
-
 AXES: dict[str, tuple[int, ...]] = {
     "latent": (32, 64, 128, 256),
     "horizon": (4, 8, 16, 32),

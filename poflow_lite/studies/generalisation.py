@@ -22,8 +22,6 @@ from poflow_lite.operators import fit_operators
 from poflow_lite.studies.study import Study
 from poflow_lite.studies.tasks import TASKS, TRAININGS, measure_round_trip, measure_task, task_sequences
 
-__all__ = ["MODELS", "OURS", "STUDY", "order_gap_bars", "standings"]
-
 TOLD = ("vae", "beta-vae", "factor-vae", "slow-vae", "topographic-vae", "poflow", "flow-factorized")
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     **{model: (model, {}) for model in TOLD},
@@ -56,15 +54,9 @@ def cells(
 
     Args:
         data: still images that transformations move.
-        models: of :data:`MODELS` or :data:`experiments.MODELS`.
-        tasks: of :data:`tasks.TASKS`.
-        seeds, budget, device: of the runs.
-        split: "test" for figures that are reported, "validation" for choices.
+        models, tasks: of :data:`MODELS` or :data:`experiments.MODELS`, and of :data:`tasks.TASKS`.
         images: images of the split that are shown in each task, at most.
-        changes: settings that differ from the recipe, in all models.
-
-    Raises:
-        ValueError, FileNotFoundError: for a mistake in the arguments, before anything is trained.
+        seeds, budget, split, device, changes: as for the comparison.
     """
     grid, trainings = {}, {}
     for name in tasks:

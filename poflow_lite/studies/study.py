@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["BACKENDS", "Study", "mean_and_spread", "report", "run_cells", "run_study", "settings_of"]
 
 BACKENDS = ("loky", "dask", "ray")
 RESULT, ERROR = "cell.json", "error.txt"

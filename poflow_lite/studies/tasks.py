@@ -19,11 +19,6 @@ from poflow_lite.flows import LatentOperator, NotInvertible
 from poflow_lite.metrics import l1, reconstruct
 from poflow_lite.operators import Sequential, follow
 
-__all__ = [
-    "TASKS", "TRAININGS", "Task", "each_alone", "measure_round_trip", "measure_task", "several_at_once", "switching",
-    "task_sequences",
-]  # fmt: skip
-
 Motions = Callable[[TransformationSequences], tuple[Motion, ...]]
 Corruption = Callable[[Tensor, torch.Generator], Tensor] | None
 Operators = Mapping[str, LatentOperator]

@@ -20,8 +20,6 @@ from poflow_lite.io import require_known, write_atomically
 from poflow_lite.models import measure_transport, train_transport
 from poflow_lite.studies.study import Study, mean_and_spread
 
-__all__ = ["SIZES", "STUDY", "VARIANTS", "path_panels"]
-
 VARIANTS: dict[str, dict[str, Any]] = {
     "Hamilton-Jacobi": {},
     "with force": {"force": True},

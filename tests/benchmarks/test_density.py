@@ -122,7 +122,7 @@ SOLVERS = {
 @pytest.mark.parametrize("latent", [2, 16, 64])
 @pytest.mark.parametrize("route", ["flow", *SOLVERS])
 def test_continuous_log_density(benchmark, route, latent, tolerance):
-    """Every solver gets this tolerance; ours the fewest substeps that reach it. The error each ends with is reported."""
+    """Every solver gets this tolerance, ours the fewest substeps that reach it; the error is reported."""
     potential, z, y = problem(latent)
     reference = by_torchdiffeq(potential, z, y, 1e-12)
     benchmark.group = f"log-density over 8 frames, d = {latent:2}, tolerance {tolerance:g}"

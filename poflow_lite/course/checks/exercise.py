@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["CheckFailed", "Claims", "Exercise", "Function", "doubles", "normal", "one_by_one", "uniform"]
-
 Function = Callable[..., Tensor]
 Claims = Generator[tuple[Any, ...], None, str]
 

@@ -4,8 +4,6 @@ import torch
 
 from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal, uniform
 
-__all__ = ["hue_distance", "mixed_velocity", "no_motion_error"]
-
 
 @Exercise
 def no_motion_error(f: Function) -> Claims:

@@ -7,8 +7,6 @@ from torch.distributions import Laplace, MultivariateNormal, Normal, kl_divergen
 
 from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal, uniform
 
-__all__ = ["gaussian_total_correlation", "mig", "rotated_log_density", "slow_transition_kl"]
-
 
 @Exercise
 def mig(f: Function) -> Claims:

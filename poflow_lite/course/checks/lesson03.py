@@ -6,8 +6,6 @@ import torch
 
 from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal, one_by_one, uniform
 
-__all__ = ["capsule_code", "equivariance_error", "group_element", "ridge_map"]
-
 
 @Exercise
 def group_element(f: Function) -> Claims:

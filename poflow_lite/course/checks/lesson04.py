@@ -4,8 +4,6 @@ import torch
 
 from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal, uniform
 
-__all__ = ["continuity_rate", "heat_particles", "invert_step", "langevin_step"]
-
 _POINTS = [0.5, -1.0], [2.0, 0.3], [-0.4, 0.8]
 
 

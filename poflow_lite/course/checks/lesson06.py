@@ -5,8 +5,6 @@ from torch import Tensor
 
 from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal
 
-__all__ = ["dalembert", "follow", "visible_motion", "wave_defect"]
-
 
 @Exercise
 def dalembert(f: Function) -> Claims:

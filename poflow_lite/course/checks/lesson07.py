@@ -9,8 +9,6 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal, one_by_one
 
-__all__ = ["frame_kl", "pushed_log_density", "residual", "sum_from_drawn"]
-
 
 def _standard_normal(z: Tensor) -> Tensor:
     """log N(z; 0, I), (B,), nats."""

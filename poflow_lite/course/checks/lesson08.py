@@ -6,8 +6,6 @@ import torch
 
 from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal, uniform
 
-__all__ = ["gumbel_sigmoid", "gumbel_softmax", "index_bound", "use_penalty"]
-
 
 @Exercise
 def gumbel_softmax(f: Function) -> Claims:

@@ -6,8 +6,6 @@ import torch
 
 from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal
 
-__all__ = ["error_by_transformation", "linear_log_density", "margin", "paired_difference"]
-
 
 @Exercise
 def error_by_transformation(f: Function) -> Claims:

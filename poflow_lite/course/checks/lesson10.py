@@ -5,8 +5,6 @@ from torch import Tensor
 
 from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal, uniform
 
-__all__ = ["bracket", "follow_phases", "strang", "trial_score"]
-
 
 @Exercise
 def bracket(f: Function) -> Claims:

@@ -7,8 +7,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal, uniform
 
-__all__ = ["local_exponent", "paired_interval", "small_determinant", "verdicts"]
-
 
 @Exercise
 def paired_interval(f: Function) -> Claims:

@@ -6,8 +6,6 @@ import torch
 
 from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal
 
-__all__ = ["circulation", "logistic_noise", "matching_target", "spike_kl"]
-
 
 @Exercise
 def logistic_noise(f: Function) -> Claims:
