@@ -237,7 +237,7 @@ def study(
     with _interruptible("the same command goes on with the cells that are left"):
         settings = _settings(STUDIES[name], given)
         result = run_study(STUDIES[name], folder, jobs=jobs, backend=backend, **settings)
-    if result["cells"]:
+    if (folder / "table.md").exists():
         typer.echo("\n" + (folder / "table.md").read_text(encoding="utf-8"))
         typer.echo(f"Figure and numbers: {folder}/{name}.png, table.csv, {name}.json")
     if result["failed"]:

@@ -240,10 +240,13 @@ class Sequential:
     operator: LatentOperator
 
     def rollout(self, z: Tensor, y: Tensor, times: Sequence[float]) -> Trajectory:
-        """Carry z (B, d) along a clock, moved by weights y (B, K)."""
+        """Carry z (B, d) along a clock, the last of them first where it falls; see :class:`flows.LatentOperator`."""
+        if y.ndim == 1:  # one transformation for each sample: nothing to put in a row
+            return self.operator.rollout(z, y, times)
         times = torch.as_tensor(times, dtype=z.dtype, device="cpu")
         path, total = [z] * len(times), z.new_zeros(len(z), len(times))
-        for k in y.any(0).nonzero().flatten().tolist():
+        moving = y.any(0).nonzero().flatten().tolist()
+        for k in moving[::-1] if times[-1] < times[0] else moving:
             alone = y * F.one_hot(torch.tensor(k, device=y.device), y.shape[1])
             for i in range(1, len(times)):
                 found = self.operator.rollout(path[i], alone, times[: i + 1])

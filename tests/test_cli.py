@@ -164,17 +164,6 @@ def test_a_study_prints_its_table_and_names_a_cell_that_failed(toy, tmp_path):
     assert "out of luck" in (tmp_path / "cell-13" / "error.txt").read_text()
 
 
-def test_a_study_of_the_package_runs_from_the_command_line(run, tmp_path):
-    settings = [f"--set={name}={str(value).strip('()').replace(' ', '')}" for name, value in TINY.items()]
-    code, out, _ = run("study", "ablations", "--budget", "smoke", "--seeds", "0", "--set", "groups=prior", *settings,
-                       "--set", "images=4", "--out", tmp_path)  # fmt: skip
-    assert code == 0
-    assert "| prior | static N(0, I) |" in out
-    assert {path.parent.name for path in tmp_path.glob("*/cell.json")} == {
-        "standard-seed-0", "prior-static-seed-0", "path_kl-0.0-seed-0",
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize("arguments", [(), ("--list",), ("cost", "--list")])
 def test_studies_are_listed_with_their_settings(run, arguments):
     code, out, _ = run("study", *arguments)

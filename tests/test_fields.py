@@ -9,7 +9,7 @@ from draws import double, normal
 from random_fields import FIELDS, HIDDEN, make, weights
 from torch.func import jacrev
 
-from poflow_lite.fields import DeepUnits, Force, MixedFields, Potential, mixing_weights, time_features
+from poflow_lite.fields import AutogradPotential, DeepUnits, Force, MixedFields, mixing_weights, time_features
 
 Z, E, TIMES = normal(4, 3), normal(4, 3, seed=1), double(0.0, 1.0, 2.5, 4.0)
 SIZES = ({}, {"latent": 1, "transformations": 1, "frequencies": 0}, {"latent": 4, "transformations": 2})
@@ -145,14 +145,14 @@ def test_fields_begin_with_pushes_of_one_size_and_init_scale_scales_the_inner_we
     """‖r‖ is 0.1/√m in the mean square; √2 of that where r is a difference of two such vectors."""
     sizes = [field(32, 9)._directions().norm(dim=-1).square().mean().sqrt().item() for field in HIDDEN.values()]
     assert sizes == pytest.approx([0.1 / 8, 0.1 / 8, 0.1 / 8 * 2**0.5], rel=0.1)
-    fields = [(torch.manual_seed(0), Potential(3, 2, init_scale=scale))[1] for scale in (1.0, 2.5)]
+    fields = [(torch.manual_seed(0), HIDDEN["potential"](3, 2, init_scale=scale))[1] for scale in (1.0, 2.5)]
     torch.testing.assert_close(fields[1].inner, 2.5 * fields[0].inner)
     torch.testing.assert_close(fields[1].outer, fields[0].outer)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_log_2cosh_does_not_overflow_where_h_is_a_thousand(dtype):
-    potential = Potential(1, 1, width=1).to(dtype)
+    potential = HIDDEN["potential"](1, 1, width=1).to(dtype)
     potential.load_state_dict(
         {k: torch.full_like(v, k in {"inner", "outer"}) for k, v in potential.state_dict().items()}
     )
@@ -220,7 +220,7 @@ def test_arguments_that_do_not_fit_are_refused_by_every_method(kind):
             call(field, method, z, t, y, z)
 
 
-def test_sizes_below_one_and_families_on_different_spaces_are_refused():
+def test_sizes_below_one_families_on_different_spaces_and_too_few_values_are_refused():
     for name in ("latent", "transformations", "width", "horizon", "depth"):
         for kind in [DeepUnits] if name == "depth" else [*HIDDEN.values(), DeepUnits]:
             with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
@@ -228,3 +228,6 @@ def test_sizes_below_one_and_families_on_different_spaces_are_refused():
     for latents in ([], [3, 4]):
         with pytest.raises(ValueError, match=rf"one latent space, got dimensions \{latents}"):
             MixedFields([make("free", latent) for latent in latents])
+    for function in (lambda z, t: z[:, 0], lambda z, t: z[:, :2]):  # one value and two, where K = 3
+        with pytest.raises(ValueError, match=r"values.*\(4, 3\)"):
+            AutogradPotential(function, 3, 3).value(Z, 0.0, weights("soft", 3))

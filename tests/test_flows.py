@@ -222,6 +222,10 @@ def test_a_falling_clock_returns_and_gives_the_density_back(method, kind):
         assert back.z.dtype == back.log_det.dtype == dtype
         torch.testing.assert_close(back.z, there.z.flip(1), rtol=0, atol=close)
         torch.testing.assert_close(back.log_det, -there.log_det.flip(1), rtol=0, atol=close)
+        torch.testing.assert_close(back.velocity, -there.velocity.flip(1), rtol=0, atol=10 * close)
+    for asked in (flow.residuals, flow.smallest_eigenvalue):
+        with pytest.raises(ValueError, match="the clock of this trajectory falls"):
+            asked(back)
 
 
 def backwards(flow, z, frames=1, y=ALONE):
@@ -359,6 +363,8 @@ def test_every_diffusion_coefficient_starts_where_asked_is_trained_and_stays_pos
     for diffusion in (0.0, -0.1, math.nan, math.inf):
         with pytest.raises(ValueError, match=f"must be positive and finite, got {diffusion}"):
             DiffusionPrior(3, diffusion)
+    with pytest.raises(ValueError, match="weights"):
+        prior.log_prob(normal(3, 2), 1.0, torch.arange(3))  # an index, which must not be taken for weights
 
 
 def test_a_static_prior_is_a_standard_normal_at_all_times_and_moves_nothing():

@@ -338,6 +338,8 @@ def recipe(data: str, budget: str, model: str = "flow-factorized", **changes: An
         changes = {"beta": _OWN_BETA[model], **changes}
     settings = replace(RECIPES.get(data, _STILLS)[budget], **changes, options=options)
     require_known("precision", settings.precision, ("float32", "bfloat16"))
+    if MODELS[model] in _PASSED_ON:
+        _require_fitting(**{name: options[name] for name in inspect.signature(_require_fitting).parameters})
     if not 0 <= settings.labelled <= 1:
         raise ValueError(f"labelled is a share of the training images, from 0 to 1, got {settings.labelled}")
     if not 0 < settings.share <= 1:

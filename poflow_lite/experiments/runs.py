@@ -230,13 +230,18 @@ def evaluate(
         device=device,
         progress=progress,
     )
+    for name, still in errors["no_motion"].items():
+        if not still:
+            raise ValueError(
+                f"nothing moves under {name!r}: each frame is frame 0, and no error can be held against that"
+            )
     likelihood = log_likelihood(model, held_out, images=likelihood_images, samples=samples, progress=progress)
     found = {
         **errors,
         "ratio_to_no_motion": {k: errors["equivariance_error"][k] / errors["no_motion"][k] for k in held_out.names},
         "log_likelihood": asdict(likelihood),
     }
-    if hasattr(model, "prior") and model.prior.transformations == len(held_out.names):
+    if getattr(getattr(model, "prior", None), "transformations", None) == len(held_out.names):
         batch = held_out.sample(min(64, len(held_out)), generator=torch.Generator().manual_seed(0))
         found["smallest_eigenvalue"] = smallest_eigenvalue(model, batch)
         found["diffusion"] = dict(zip(held_out.names, model.prior.diffusion.tolist(), strict=True))
@@ -285,16 +290,16 @@ def save_pictures(model: nn.Module, held_out: Sequences, folder: Path, title: st
     ``filmstrip.png`` has true over predicted frames of one image under each k, ``motion.gif`` the same moving, a column
     for each k, and ``traversal.gif`` predictions for several images, a row for each k.
     """
-    transformations = torch.arange(len(held_out.names))
-    generator = torch.Generator().manual_seed(0)
-    batch = held_out.batch(torch.zeros(len(transformations), dtype=torch.long), transformations, generator=generator)
+    transformations, generator = torch.arange(len(held_out.names)), torch.Generator().manual_seed(0)
+    shown = [held_out.of(k)[:6] for k in range(len(held_out.names))]
+    images = torch.stack([own[: min(map(len, shown))] for own in shown], 1)  # (up to 6, K)
+    batch = held_out.batch(images[0], transformations, generator=generator)
     predicted, scale = predict(model, batch), max(1, 128 // held_out.image_shape[-1])
     strip = plotting.filmstrip(batch.frames, predicted, held_out.names, title)
     write_atomically(folder / "filmstrip.png", lambda path: strip.savefig(path, dpi=150, format="png"))
     moving = plotting.gif(torch.stack([batch.frames, predicted]), scale=scale)
     write_atomically(folder / "motion.gif", lambda path: path.write_bytes(moving))
 
-    images = torch.arange(min(6, len(held_out))).repeat_interleave(len(transformations))
-    batch = held_out.batch(images, transformations.repeat(len(images) // len(transformations)), generator=generator)
+    batch = held_out.batch(images.flatten(), transformations.repeat(len(images)), generator=generator)
     grid = plotting.gif(predict(model, batch).unflatten(0, (-1, len(transformations))).transpose(0, 1), scale=scale)
     write_atomically(folder / "traversal.gif", lambda path: path.write_bytes(grid))

@@ -26,8 +26,8 @@ class Trajectory:
     Attributes:
         z: (B, n+1, d), positions, ``z[:, 0]`` the start.
         log_det: (B, n), log |det ∂z_{i+1}/∂z_i| of each step, nats.
-        velocity: (B, n, d), latent units per frame, where each step starts.
-        weights: y (B, K), what moved them.
+        velocity: (B, n, d), latent units per frame, where each step starts; of a step back, minus that where it ends.
+        weights: y (B, K), what moved them; as it was given, where no one asked.
         times: (n+1,), frames.
     """
 
@@ -170,6 +170,11 @@ LOG_DETS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+def _require_rising(trajectory: Trajectory) -> None:
+    if trajectory.times[-1] < trajectory.times[0]:
+        raise ValueError("the clock of this trajectory falls: roll out the way there, and look at that")
+
+
 class Flow(nn.Module):
     """The map z_t ↦ z_{t+1} that a velocity field makes, its inverse, and the density it carries along.
 
@@ -229,6 +234,7 @@ class Flow(nn.Module):
             if backwards:
                 positions.append(self._uncross(positions[-1], later, y, t - later))
                 _, passed, slope = self._cross(positions[-1], later, y, t - later)
+                slope = -slope
             else:
                 end, passed, slope = self._cross(positions[-1], t, y, later - t)
                 positions.append(end)
@@ -245,7 +251,8 @@ class Flow(nn.Module):
         )
 
     def residuals(self, trajectory: Trajectory, force: Force | None = None) -> Tensor:
-        """R = ∂_t u + ½‖∇u‖² - f where each step of a trajectory starts, for a field that has a potential: (B, n)."""
+        """R = ∂_t u + ½‖∇u‖² - f where each step starts, for a field with a potential and a rising clock: (B, n)."""
+        _require_rising(trajectory)
         points = trajectory.step_starts()
         push = force(*points) if force is not None else 0.0
         rate = self.field.time_derivative(*points)
@@ -258,6 +265,7 @@ class Flow(nn.Module):
         For one Euler step along ∇u that is the matrix I + ∇²u. While it is positive everywhere, no two points of a
         convex region are sent to the same place; where it reaches 0, a gradient step folds space onto itself.
         """
+        _require_rising(trajectory)
         lowest = []
         for i, (t, later) in enumerate(itertools.pairwise(trajectory.times.tolist())):
             stages = self._cross(trajectory.z[:, i], t, trajectory.weights, later - t)[1]

@@ -150,7 +150,7 @@ def table(result: Mapping[str, Any]) -> pd.DataFrame:
         found = [figures(cell) for cell in line.cells]
         texts = {name: mean_and_spread([entry[name] for entry in found], FORMS.get(name, ".3f")) for name in found[0]}
         texts |= {
-            name: f"{texts[name]} ({_changed(difference, name, name in errors)})"
+            name: f"{texts[name]} ({_changed(difference, name, name in errors)})".lstrip()
             for name, difference in line.differences.items()
         }
         rows.append({"group": line.group, "variant": line.variant, **texts})

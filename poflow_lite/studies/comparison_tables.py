@@ -124,15 +124,12 @@ def notes(result: Result) -> list[str]:
         said.append(f"The flow of flow-factorized lies below the best baseline under each operator: {below}.")
     for model, share in rows(result).groupby("model", sort=False)["clustering_accuracy"].mean().dropna().items():
         said.append(f"{model} names {share:.1%} of the sequences rightly (best matching).")
-    own = {cell["model"]: {name: str(value) for name, value in cell["settings"].items()} for cell in runs}
-    for name in ("test_images", *(result["settings"]["vary"] or ())):
-        own = {model: {key: value for key, value in found.items() if key != name} for model, found in own.items()}
-    shared = set.intersection(*(set(found.items()) for found in own.values()))
-    own = {"The same for all": {k: v for k, v in own[runs[0]["model"]].items() if (k, v) in shared}} | {
-        model: {k: v for k, v in found.items() if (k, v) not in shared} for model, found in own.items()
-    }
-    listed = {title: ", ".join(f"{name} {value}" for name, value in found.items()) for title, found in own.items()}
-    return said + [f"{title}: {text}." for title, text in listed.items() if text]
+    hidden = {"test_images", *(result["settings"]["vary"] or ())}
+    own = {cell["model"]: [f"{k} {v}" for k, v in cell["settings"].items() if k not in hidden] for cell in runs}
+    shared = set.intersection(*map(set, own.values()))
+    parts = {"The same for all": [text for text in own[runs[0]["model"]] if text in shared]}
+    parts |= {model: [text for text in found if text not in shared] for model, found in own.items()}
+    return said + [f"{title}: {', '.join(found)}." for title, found in parts.items() if found]
 
 
 def figure(result: Result) -> Figure:
