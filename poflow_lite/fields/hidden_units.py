@@ -16,6 +16,7 @@ from poflow_lite.fields.protocol import time_features, times_of
 
 
 def log_2cosh(h: Tensor) -> Tensor:
+    """log(2 cosh h) of each entry."""
     return h.abs() + F.softplus(-2 * h.abs())  # without overflow
 
 
