@@ -12,4 +12,4 @@ images = np.random.default_rng(0).integers(0, 256, (120, 32, 40), dtype=np.uint8
 training, test = (TransformationSequences(part, (SCALE, ROTATE)) for part in (images[:100], images[100:]))
 model = build_model("beta-vae", recipe("digits", "smoke", "beta-vae"), training.image_shape, len(training.names))
 train(model, training, Schedule(steps=20), "runs/own-images", overwrite=True)
-print(compare({"beta-vae": model}, training, test))
+print(compare({"beta-vae": model}, training, test).to_string())

@@ -17,4 +17,4 @@ class SparseVAE(VAE):
 register_model("sparse-vae", lambda r, shape, K: SparseVAE(ConvEncoder(shape, r.latent), ConvDecoder(shape, r.latent)))
 run = load_run(train_recipe("sparse-vae", "digits", "smoke", "runs/own-model", steps=20, overwrite=True))
 training, test = (sequences("digits", split, run.settings) for split in ("train", "test"))
-print(compare({"sparse-vae": run.model}, training, test.first(20)))
+print(compare({"sparse-vae": run.model}, training, test.first(20)).to_string())

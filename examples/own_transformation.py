@@ -17,4 +17,4 @@ images = {split: load_images("digits", split).images for split in ("train", "tes
 training, test = (TransformationSequences(images[split], (ROTATE, STRETCH)) for split in ("train", "test"))
 model = build_model("flow-factorized", recipe("digits", "smoke"), training.image_shape, len(training.names))
 train(model, training, Schedule(steps=20), "runs/own-transformation", overwrite=True)
-print(compare({"flow-factorized": model}, training, test.first(20)))
+print(compare({"flow-factorized": model}, training, test.first(20)).to_string())

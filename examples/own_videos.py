@@ -13,4 +13,4 @@ training, test = (ClipSequences(clips[part], k[part], ("walk", "jump")) for part
 settings = recipe("digits", "smoke", horizon=training.horizon)
 model = build_model("flow-factorized", settings, training.image_shape, len(training.names))
 train(model, training, Schedule(steps=20), "runs/own-videos", overwrite=True)
-print(compare({"flow-factorized": model}, training, test))
+print(compare({"flow-factorized": model}, training, test).to_string())

@@ -21,7 +21,12 @@ from poflow_lite.course import checks
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("[0-9][0-9]-*.ipynb"))
 LESSONS = [lesson for lesson in checks.__all__ if lesson.startswith("lesson")]
 TABLES = {lesson: importlib.import_module(f"wrong_answers.{lesson}") for lesson in LESSONS}
-EXERCISES = [(lesson, name) for lesson in LESSONS for name in getattr(checks, lesson).__all__]
+EXERCISES = [
+    (lesson, name)
+    for lesson in LESSONS
+    for name, entry in vars(getattr(checks, lesson)).items()
+    if isinstance(entry, checks.Exercise)
+]
 WRONG = [(lesson, name, hint, edits) for lesson, name in EXERCISES for hint, *edits in TABLES[lesson].WRONG[name]]
 RIGHT = [(lesson, name, edits) for lesson in LESSONS for name, edits in getattr(TABLES[lesson], "RIGHT", {}).items()]
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n(.*?)^ *### END SOLUTION$", re.DOTALL | re.MULTILINE)

@@ -35,7 +35,12 @@ class AutogradPotential(nn.Module):
 
     def value(self, z: Tensor, t: Tensor | float, y: Tensor) -> Tensor:
         """u = Σ_k y_k u^k(z, t): (B,)."""
-        return (y * self.function(z, times_of(self, z, t, y)).reshape(len(z), -1)).sum(-1)
+        values = self.function(z, times_of(self, z, t, y)).reshape(len(z), -1)
+        if values.shape != y.shape:
+            raise ValueError(
+                f"the function must give values {tuple(y.shape)}, one for each k, got {tuple(values.shape)}"
+            )
+        return (y * values).sum(-1)
 
     def velocity(self, z: Tensor, t: Tensor | float, y: Tensor) -> Tensor:
         """v = ∇u: (B, d)."""

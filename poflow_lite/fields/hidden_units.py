@@ -82,10 +82,10 @@ class HiddenUnits(nn.Module):
 
     def jvp(self, z: Tensor, t: Tensor | float, y: Tensor, vector: Tensor) -> Tensor:
         """(∂v/∂z) e for vectors e (B, d): (B, d), in O(m d) without building the Jacobian."""
+        bend = self._bend(z, t, y)
         along = (vector @ self.inner.flatten(0, 1).T).unflatten(-1, self.inner.shape[:2])  # w·e
-        return _mixed(y, self._bend(z, t, y) * along, self._directions()) + _mixed(
-            y, vector[:, None], self._matrix().mT
-        )
+        pushed = _mixed(y, bend * along, self._directions())
+        return pushed + _mixed(y, vector[:, None], self._matrix().mT)
 
     def divergence(self, z: Tensor, t: Tensor | float, y: Tensor) -> Tensor:
         """∇·v = Σ_j (1 - tanh² h_j) r_j·w_j + tr M: (B,), per frame, in O(m d)."""

@@ -225,8 +225,8 @@ class Flow(nn.Module):
         """
         clock = [float(t) for t in times]
         steps = list(itertools.pairwise(clock))
-        backwards = clock[-1] < clock[0]
-        if not steps or not all((later < t) if backwards else (later > t) for t, later in steps):
+        backwards = len(clock) > 1 and clock[-1] < clock[0]
+        if len(clock) < 2 or not all((later < t) if backwards else (later > t) for t, later in steps):
             raise ValueError(f"times must rise or fall all along, with one step at least, got {clock}")
         y = mixing_weights(y, self.field.transformations).to(z)
         positions, stages, slopes = [z], [], []

@@ -37,7 +37,7 @@ class DiffusionPrior(nn.Module):
 
     def variance(self, t: Tensor | float, y: Tensor) -> Tensor:
         """1 + 2 D t for each sample: t a number, (B,) or (B, n), y (B, K); the result has shape (B,) or (B, n)."""
-        spread = y.abs() @ self.diffusion.to(y)
+        spread = self._spread(y)
         t = torch.as_tensor(t, dtype=spread.dtype, device=spread.device)
         return 1 + 2 * t * (spread[:, None] if t.ndim == 2 else spread)
 
@@ -48,7 +48,16 @@ class DiffusionPrior(nn.Module):
 
     def potential(self, z: Tensor, t: Tensor | float, y: Tensor) -> Tensor:
         """ψ(z, t) = -D log p_t(z | y): (B,), for z (B, d)."""
-        return -(y.abs() @ self.diffusion.to(y)) * self.log_prob(z, t, y)
+        return -self._spread(y) * self.log_prob(z, t, y)
+
+    def _spread(self, y: Tensor) -> Tensor:
+        """D = Σ_k |y_k| D_k of each sample: (B,)."""
+        if y.ndim != 2 or not y.is_floating_point():
+            raise ValueError(
+                f"a prior takes weights y (B, {self.transformations}), got {tuple(y.shape)} of {y.dtype}; "
+                "make them of an index by fields.mixing_weights(k, K)"
+            )
+        return y.abs() @ self.diffusion.to(y)
 
     def particles(self, z: Tensor, t: Tensor | float, y: Tensor) -> Tensor:
         """Where ∇ψ carries a particle of p_0 by time t: z_t = z_0 √(1 + 2 D t), (B, d)."""
