@@ -1,4 +1,4 @@
-"""A transformation of your own: its matrix is enough; the generator is derived by ``torch.func.jacfwd``."""
+"""A transformation of your own: its matrix is enough; the generator is derived by ``torch.func.jacrev``."""
 
 import torch
 
