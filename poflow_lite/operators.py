@@ -326,7 +326,8 @@ def fit_operators(
         seed: of random start poses.
     """
     latents = training_latents(model, training, images, seed)
-    found = {name: fit(model, training, latents) for name, fit in (OPERATORS if operators is None else operators).items()}
+    chosen = OPERATORS if operators is None else operators
+    found = {name: fit(model, training, latents) for name, fit in chosen.items()}
     motion = getattr(model, "motion", None)
     return found | ({motion: model} if motion else {})
 
