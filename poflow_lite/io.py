@@ -173,7 +173,8 @@ def machine(device: torch.device) -> str:
     """The device in words, with its number of threads or its name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads != 1)}"
 
 
 def command() -> str:

@@ -12,6 +12,7 @@ import copy
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -121,8 +122,9 @@ class AffineMaps:
     ) -> AffineMaps:
         """z_t = z_0 + r^k (t/T) e_{i(k)}: one latent dimension moves at constant speed, as latent traversals do.
 
-        Dimension i and reach r have the least decoded L1 error on training sequences, each k by itself. Judged at
-        every second frame: there are hundreds of candidates, and all frames say the same of them.
+        Dimension i and reach r have the least decoded L1 error on training sequences, each k by itself. There are
+        hundreds of candidates: the last frame of four images chooses a tenth of them, every second frame of all images
+        the best of these.
 
         Args:
             model: decodes every candidate.
@@ -138,13 +140,18 @@ class AffineMaps:
             chosen = sequences.of(k)[:images]
             batch = sequences.batch(chosen, k, generator=torch.Generator().manual_seed(seed)).to(latents.device)
             start = model.encode(batch.frames[:, 0]).mean
-            times = torch.arange(sequences.horizon, 0, -2, device=latents.device)
-            errors = {}
-            for dimension, reach in itertools.product(range(start.shape[1]), reaches):
-                path = start[:, None].repeat(1, len(times), 1)
-                path[..., dimension] += reach * times / sequences.horizon
-                errors[dimension, reach] = (model.decode(path).mean - batch.frames[:, times]).abs().sum().item()
-            dimension, reach = min(errors, key=errors.get)
+
+            def error(candidate: tuple[int, float], shown: int, times: Tensor, start=start, frames=batch.frames):
+                dimension, reach = candidate
+                path = start[:shown, None].repeat(1, len(times), 1)
+                path[..., dimension] += reach * times.to(path) / sequences.horizon
+                return (model.decode(path).mean - frames[:shown, times]).abs().sum().item()
+
+            candidates = [*itertools.product(range(start.shape[1]), reaches)]
+            every_second = torch.arange(sequences.horizon, 0, -2, device=latents.device)
+            candidates.sort(key=partial(error, shown=4, times=every_second[:1]))
+            best = candidates[: max(16, len(candidates) // 10)]
+            dimension, reach = min(best, key=partial(error, shown=images, times=every_second))
             shift[k, :, dimension] = reach * progress
         return replace(still, offset=shift, back=replace(still, offset=-shift))
 

@@ -94,6 +94,9 @@ class Schedule:
         learning_rate: Adam's, at its peak.
         warmup: steps over which it rises linearly from 0, before a cosine takes it back to 0.
         clip: largest norm of the gradient, all parameters together; a guard, seldom reached.
+
+    Raises:
+        ValueError: for fewer than one step, a negative warm-up, or a rate or norm that is not positive and finite.
     """
 
     steps: int
@@ -101,10 +104,19 @@ class Schedule:
     warmup: int = 100
     clip: float = 1e4
 
+    def __post_init__(self):
+        for name, least in (("steps", 1), ("warmup", 0)):
+            value = getattr(self, name)
+            if value != int(value) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
+        for name in ("learning_rate", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+
     def rate(self, step: int) -> float:
         """Learning rate of step 0, 1, ..., steps - 1."""
         cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        return self.learning_rate * min(1.0, (step + 1) / self.warmup) * cosine
+        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup)) * cosine
 
 
 def fit(

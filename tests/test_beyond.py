@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from poflow_lite.experiments import MODELS, build_model, load_run, recipe, register_model, sequences, train_recipe
-from poflow_lite.metrics import equivariance_errors, predict
+from poflow_lite.metrics import equivariance_errors, predict, with_own_coefficients
 from poflow_lite.operators import AffineMaps, training_latents, with_operator
 from poflow_lite.studies.beyond import APPROACHES, STUDY, sparse_flow
 from poflow_lite.studies.study import run_study
@@ -30,6 +30,10 @@ def test_the_sparse_model_can_be_trained_by_name_and_starts_from_the_networks_of
     run = load_run(train_recipe("sparse-flow", "digits", "smoke", tmp_path, **TINY, **how), "cpu")
     assert run.model.posterior.slab == (2.0, 0.5)
     assert run.model.steps_taken == 3
+    batch = sequences("digits", "test", run.settings).batch([0, 1], 2)
+    with pytest.raises(ValueError, match=r"the 6 fields of this model have no k: pass coefficients \(B, M\)"):
+        predict(run.model, batch)
+    assert predict(run.model, with_own_coefficients(run.model, batch)).shape == batch.frames.shape
 
 
 def test_fields_of_one_kind_alone_can_be_had_but_not_none():

@@ -196,6 +196,7 @@ def test_time_features_and_their_rates():
         (torch.tensor([0, 3]), r"k must lie in 0\.\.2 for 3 transformations, got values from 0 to 3"),
         (torch.tensor([-1, 2]), r"k must lie in 0\.\.2 .* got values from -1 to 2"),
         (torch.tensor([0.0, 1.0]), r"\(B,\) integers or \(B, 3\) floating-point weights, got \(2,\) of torch.float32"),
+        (torch.tensor([True, False]), r"\(B,\) integers .*, got \(2,\) of torch.bool"),
         (torch.eye(2), r"got \(2, 2\) of torch.float32"),
         (torch.eye(3).long(), r"got \(3, 3\) of torch.int64"),
     ],
@@ -203,6 +204,11 @@ def test_time_features_and_their_rates():
 def test_a_wrong_index_is_refused_with_what_came(k, message):
     with pytest.raises(ValueError, match=message):
         mixing_weights(k, 3)
+
+
+def test_an_index_may_be_of_any_integer_type():
+    for dtype in (torch.uint8, torch.int16, torch.int32, torch.int64):
+        assert torch.equal(mixing_weights(torch.tensor([2, 0], dtype=dtype), 3), torch.eye(3)[[2, 0]])
 
 
 @pytest.mark.parametrize("kind", [*FIELDS, "force"])

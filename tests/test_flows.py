@@ -89,6 +89,15 @@ def test_beyond_the_horizon_every_frame_is_the_last_one_that_was_trained(method,
     torch.testing.assert_close(flow.rollout(path.z[:, -1], ALONE, range(7, 1, -1)).z.flip(1), path.z)
 
 
+def test_half_frames_are_two_substeps_up_to_the_horizon_and_back():
+    """Their last one was once taken at T - 1, as if the clock stood still for half a frame."""
+    flow, half = (Flow(make("potential", 3, 2, horizon=4), substeps=n) for n in (2, 1))
+    z, clock = normal(4, 3), [t / 2 for t in range(9)]
+    path = flow.rollout(z, K, range(5))
+    torch.testing.assert_close(half.rollout(z, K, clock).z[:, ::2], path.z)
+    torch.testing.assert_close(half.rollout(path.z[:, -1], K, clock[::-1]).z.flip(1)[:, ::2], path.z)
+
+
 @pytest.mark.parametrize("clock", [[0.0], [], [0, 1, 1], [0, 2, 1], [2, 1, 3], [0, math.nan]])
 def test_a_clock_that_stands_turns_or_has_no_step_is_refused(clock):
     with pytest.raises(ValueError, match="times must rise or fall all along, with one step at least, got"):
@@ -365,6 +374,13 @@ def test_every_diffusion_coefficient_starts_where_asked_is_trained_and_stays_pos
             DiffusionPrior(3, diffusion)
     with pytest.raises(ValueError, match="weights"):
         prior.log_prob(normal(3, 2), 1.0, torch.arange(3))  # an index, which must not be taken for weights
+
+
+def test_a_prior_keeps_the_digits_of_the_more_precise_of_its_coefficients_and_weights(prior):
+    """A float64 model with float32 weights once spread in float32."""
+    z, y = normal(4, 3), weights("soft", 2)
+    assert torch.equal(prior.log_prob(z, 3.0, torch.eye(2)[K]), prior.log_prob(z, 3.0, Y))
+    assert prior.float().variance(3.0, y).dtype == torch.float64
 
 
 def test_a_static_prior_is_a_standard_normal_at_all_times_and_moves_nothing():

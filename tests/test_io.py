@@ -87,4 +87,4 @@ def test_what_made_a_figure_is_recorded(monkeypatch):
     assert io.versions().items() >= {"POT": "not installed", "torch": "1.0"}.items()
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/poflow-lite", "generalise", "--trials", "two at once,noise"])
     assert io.command() == "poflow-lite generalise --trials 'two at once,noise'"
-    assert io.machine(torch.device("cpu")) == f"CPU, {torch.get_num_threads()} threads"
+    assert io.machine(torch.device("cpu")) in {"CPU, 1 thread", f"CPU, {torch.get_num_threads()} threads"}

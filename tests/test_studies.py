@@ -160,7 +160,9 @@ def test_a_result_says_what_was_run_with_what_and_what_failed(toy, tmp_path):
 
 def test_table_and_figure_are_written_and_can_be_made_again_from_the_record(toy, tmp_path):
     text = (tmp_path / "table.md").read_text()
+    assert "| number | a\\|b |\n" in text
     assert "| 2 | 20 |" in text
+    assert toy["machine"] in text
     assert "\n\nscale 10\n\n" in text
     assert toy["versions"]["torch"] in text
     assert (tmp_path / "table.csv").read_text() == "number,a|b\n2,20\n0,0\n"

@@ -88,6 +88,14 @@ def test_weights_go_as_adam_by_hand_at_the_rate_of_the_schedule(schedule):
     assert found == pytest.approx(w, rel=1e-3, abs=1e-5)
 
 
+def test_a_schedule_without_warm_up_starts_at_its_peak_and_one_that_cannot_be_is_refused():
+    assert Schedule(10, 0.1, warmup=0).rate(0) == 0.1
+    refused = {"steps": (0, 2.5), "warmup": (-1,), "learning_rate": (0.0, -1.0, math.nan), "clip": (0.0, math.inf)}
+    for name, value in ((name, value) for name, values in refused.items() for value in values):
+        with pytest.raises(ValueError, match=f"{name} must be .*, got {value}"):
+            Schedule(**{"steps": 10, name: value})
+
+
 def test_draws_depend_on_seed_step_and_stream_only_and_those_of_data_and_noise_differ():
     """They were one stream once, so that the noise of some sequences was the numbers that had drawn their frames."""
     places = [(seed, step, stream) for seed in range(3) for step in range(3) for stream in ("data", "noise")]

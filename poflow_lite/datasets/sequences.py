@@ -24,6 +24,14 @@ def _require_times(times: Tensor, horizon: int) -> None:
         raise ValueError(f"times must lie in 0..{horizon} and start with 0, got {times[:1].tolist()}, …")
 
 
+def _require_k(k: Tensor, frames: Tensor) -> None:
+    fits = k.ndim == 2 or (k.ndim == 1 and not k.is_floating_point())
+    if not fits or len(k) != len(frames):
+        raise ValueError(
+            f"{len(frames)} sequences need integer k (B,) or weights (B, K), got {tuple(k.shape)} of {k.dtype}"
+        )
+
+
 @dataclass
 class Batch:
     """A batch of sequences, or of some frames of each.
@@ -51,12 +59,12 @@ class Batch:
             raise ValueError(f"a sequence needs a horizon T of at least 1 step, got {self.horizon}")
         if self.frames.ndim != 5 or self.frames.numel() == 0:
             raise ValueError(f"frames must be (B, n, C, H, W) and not empty, got {tuple(self.frames.shape)}")
-        k_fits = self.k.ndim == 2 or (self.k.ndim == 1 and not self.k.is_floating_point())
-        if self.times.shape != self.frames.shape[:2] or len(self.k) != len(self) or not k_fits:
+        if self.times.shape != self.frames.shape[:2]:
             raise ValueError(
-                f"frames {tuple(self.frames.shape)} need times (B, n) and integer k (B,) or weights (B, K), "
-                f"got {tuple(self.times.shape)} and {tuple(self.k.shape)} of {self.k.dtype}"
+                f"frames {tuple(self.frames.shape)} need times {tuple(self.frames.shape[:2])}, "
+                f"got {tuple(self.times.shape)}"
             )
+        _require_k(self.k, self.frames)
         if self.frames.device.type == "cpu":  # where data are made; a GPU would have to wait until values are read back
             _require_times(self.times, self.horizon)
             require_unit_range(self.frames)
@@ -83,7 +91,20 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         labelled = None if self.labelled is None else self.labelled.to(device)
-        return Batch(self.frames.to(device), self.times.to(device), self.k.to(device), self.horizon, labelled)
+        return self._with(
+            frames=self.frames.to(device), times=self.times.to(device), k=self.k.to(device), labelled=labelled
+        )
+
+    def with_k(self, k: Tensor) -> Batch:
+        """The same frames, with other indices (B,) or weights (B, K)."""
+        _require_k(k, self.frames)
+        return self._with(k=k)
+
+    def _with(self, **values: Any) -> Batch:
+        """A copy with other values, whose pixels are not looked through again."""
+        other = copy.copy(self)
+        other.__dict__.update(values)
+        return other
 
 
 class Sequences:

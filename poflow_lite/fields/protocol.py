@@ -29,7 +29,7 @@ def mixing_weights(k: Tensor, transformations: int) -> Tensor:
     """
     if k.ndim == 2 and k.shape[1] == transformations and k.is_floating_point():
         return k
-    if k.ndim != 1 or k.is_floating_point():
+    if k.ndim != 1 or k.is_floating_point() or k.is_complex() or k.dtype == torch.bool:
         raise ValueError(
             f"k must be (B,) integers or (B, {transformations}) floating-point weights, "
             f"got {tuple(k.shape)} of {k.dtype}"
@@ -39,7 +39,7 @@ def mixing_weights(k: Tensor, transformations: int) -> Tensor:
             f"k must lie in 0..{transformations - 1} for {transformations} transformations, "
             f"got values from {int(k.min())} to {int(k.max())}"
         )
-    return F.one_hot(k, transformations).to(torch.get_default_dtype())
+    return F.one_hot(k.long(), transformations).to(torch.get_default_dtype())
 
 
 def time_features(t: Tensor, horizon: float, frequencies: int, order: int = 0) -> Tensor:

@@ -178,7 +178,7 @@ def _require_rising(trajectory: Trajectory) -> None:
 class Flow(nn.Module):
     """The map z_t ↦ z_{t+1} that a velocity field makes, its inverse, and the density it carries along.
 
-    Beyond the last step that was trained the velocity is that of t = T - 1: the clock stops, the motion goes on.
+    Beyond the last step that was trained the velocity is that of this step: the clock stops, the motion goes on.
 
     Args:
         field: a velocity field (:class:`fields.Field`).
@@ -276,7 +276,7 @@ class Flow(nn.Module):
     def _cross(self, z: Tensor, t: float, y: Tensor, size: float) -> tuple[Tensor, _Stages, Tensor]:
         """One step of the clock: where it ends, the stages passed, and the velocity at its start."""
         h = size / self.substeps
-        t = min(t, self.field.horizon - 1)
+        t = self._clamped(t, size)
         points, times, first = [], [], None
         for i in range(self.substeps):
             z, where, when, slope = self._substep(z, t + i * h, y, h)
@@ -285,6 +285,10 @@ class Flow(nn.Module):
             first = slope if first is None else first
         stages = _Stages(torch.stack(points, 1), z.new_tensor(times), y, z.new_full((self.substeps,), h))
         return z, stages, first
+
+    def _clamped(self, t: float, size: float) -> float:
+        """Where the clock of the field stands for a step from t: never later than the last that was trained."""
+        return min(t, self.field.horizon - min(size, 1.0))
 
     def _substep(self, z: Tensor, t: float, y: Tensor, h: float) -> tuple[Tensor, Tensor, list[float], Tensor]:
         """One Runge-Kutta step: where it ends, the points (B, R, d) and times of its stages, its first slope."""
@@ -303,7 +307,7 @@ class Flow(nn.Module):
         """The point at t from which one step of the clock ends in z."""
         if not z.isfinite().all():
             raise ValueError("z holds NaN or infinite coordinates, which no particle can have come to")
-        h, t = size / self.substeps, min(t, self.field.horizon - 1)
+        h, t = size / self.substeps, self._clamped(t, size)
         for i in reversed(range(self.substeps)):
             z = self._undo(z, t + i * h, y, h)
         return z

@@ -57,7 +57,8 @@ class DiffusionPrior(nn.Module):
                 f"a prior takes weights y (B, {self.transformations}), got {tuple(y.shape)} of {y.dtype}; "
                 "make them of an index by fields.mixing_weights(k, K)"
             )
-        return y.abs() @ self.diffusion.to(y)
+        dtype = torch.promote_types(y.dtype, self.diffusion.dtype)
+        return y.abs().to(dtype) @ self.diffusion.to(y.device, dtype)
 
     def particles(self, z: Tensor, t: Tensor | float, y: Tensor) -> Tensor:
         """Where ∇ψ carries a particle of p_0 by time t: z_t = z_0 √(1 + 2 D t), (B, d)."""

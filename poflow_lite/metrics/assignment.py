@@ -7,7 +7,7 @@ to this x_0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -80,7 +80,7 @@ def clustering_accuracy(model: Any, sequences: Sequences, **options: Any) -> tup
 def with_own_coefficients(model: Any, batch: Batch) -> Batch:
     """The batch with the coefficients that the model infers from it in place of k: it has seen the motion."""
     frames = batch.frames.to(next(model.parameters()).device)
-    return replace(batch, k=model.infer(frames).to(batch.k.device))
+    return batch.with_k(model.infer(frames).to(batch.k.device))
 
 
 class Donors:
@@ -106,7 +106,7 @@ class Donors:
         for k in batch.k.unique():
             own, donors = (batch.k == k).cpu(), self.coefficients[self.k == int(k)]
             lent[own] = donors[(draws[own] * len(donors)).long()]
-        return replace(batch, k=lent.to(batch.frames.device))
+        return batch.with_k(lent.to(batch.frames.device))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ Learning from Sparse Transformation Analysis), in the simplest form that keeps i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poflow_lite.datasets import Batch
+from poflow_lite.flows import Trajectory
 from poflow_lite.io import require_weights
 from poflow_lite.models.flow_factorized import FlowFactorizedVAE
 from poflow_lite.objectives import Terms, gaussian_kl
@@ -219,6 +221,15 @@ class InferredFlowVAE(FlowFactorizedVAE):
         """Whether :meth:`infer` names an index k, which training may then be asked to :meth:`reorder`."""
         return self.posterior.names_k
 
+    def rollout(self, z: Tensor, y: Tensor, times: Sequence[float]) -> Trajectory:
+        """z (B, d) carried along a clock by weights of the fields (B, M), or by an index where the model names k."""
+        if y.ndim == 1 and not self.names_k:
+            raise ValueError(
+                f"the {self.flow.field.transformations} fields of this model have no k: pass coefficients (B, M), as "
+                "infer(frames) gives, or the batch of metrics.with_own_coefficients(model, batch)"
+            )
+        return super().rollout(z, y, times)
+
     def infer(self, frames: Tensor) -> Tensor:
         """What moves sequences (B, T+1, C, H, W), without any noise: k (B,), or coefficients (B, M)."""
         return self.posterior.mode(self.inference(frames))
@@ -229,7 +240,7 @@ class InferredFlowVAE(FlowFactorizedVAE):
         first, last = self.temperature
         done = min(1.0, self.steps_taken.item() / self.annealing)
         y = self.posterior.sample(raw, first * (last / first) ** done, generator)
-        terms = super().terms(replace(batch, k=y), generator)
+        terms = super().terms(batch.with_k(y), generator)
         terms.penalties |= {name: self.kl_weight * kl for name, kl in self.posterior.kl(raw).items()}
         if self.balance:
             weight = self.balance * (1 - done if self.posterior.balance_fades else 1.0)

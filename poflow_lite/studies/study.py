@@ -20,6 +20,7 @@ import joblib
 import torch
 
 from poflow_lite.io import command, machine, prepare_folder, require_known, versions, write_atomically, write_json
+from poflow_lite.training import resolve_device
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +102,7 @@ def run_study(
         "study": study.name,
         "command": command(),
         "versions": versions(),
-        "machine": machine(torch.device("cpu")),
+        "machine": machine(resolve_device(settings.get("device", "cpu"))),
         "settings": settings,
         "cells": [{"cell": name, **arguments[name], **measured} for name, measured in done.items()],
         "failed": failed,
@@ -117,8 +118,10 @@ def report(study: Study, result: Mapping[str, Any], out: str | Path) -> str:
     """Write the table and the figure of a result, as run or as recorded, into ``out``; give the table as Markdown."""
     folder, table = prepare_folder(out), study.table(result)
     lines = [list(map(str, table.columns)), ["---"] * table.shape[1], *table.astype(str).values.tolist()]
-    markdown = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    origin = f"`{result['command']}`, " + ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    markdown = "\n".join(f"| {' | '.join(line)} |" for line in cells)
+    used = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    origin = f"`{result['command']}`, {result['machine']}, {used}"
     text = "\n\n".join([markdown, *study.notes(result), origin]) + "\n"
     csv = table.to_csv(index=False, lineterminator="\n")
     for name, content in (("table.md", text), ("table.csv", csv)):
