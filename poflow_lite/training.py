@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from poflow_lite.io import load_checkpoint, save_checkpoint
+from poflow_lite.settings import Count, Natural, Positive, checked
 
 __all__ = ["Losses", "Schedule", "Terms", "fit", "load_weights", "resolve_device", "step_generator"]
 
@@ -99,19 +100,13 @@ class Schedule:
         ValueError: for fewer than one step, a negative warm-up, or a rate or norm that is not positive and finite.
     """
 
-    steps: int
-    learning_rate: float = 2e-3
-    warmup: int = 100
-    clip: float = 1e4
+    steps: Count
+    learning_rate: Positive = 2e-3
+    warmup: Natural = 100
+    clip: Positive = 1e4
 
     def __post_init__(self):
-        for name, least in (("steps", 1), ("warmup", 0)):
-            value = getattr(self, name)
-            if value != int(value) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
-        for name in ("learning_rate", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+        checked(type(self), vars(self))
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0, 1, ..., steps - 1."""

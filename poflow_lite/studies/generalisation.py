@@ -19,6 +19,7 @@ from poflow_lite.experiments import load_run, recipe, sequences, train_recipe
 from poflow_lite.io import require_known
 from poflow_lite.metrics import OrderGaps
 from poflow_lite.operators import fit_operators
+from poflow_lite.settings import Count, Seed, Split
 from poflow_lite.studies.study import Study
 from poflow_lite.studies.tasks import TASKS, TRAININGS, measure_round_trip, measure_task, task_sequences
 
@@ -43,10 +44,10 @@ def cells(
     data: str = "digits",
     models: Sequence[str] = tuple(MODELS),
     tasks: Sequence[str] = tuple(TASKS),
-    seeds: Sequence[int] = (0,),
+    seeds: Sequence[Seed] = (0,),
     budget: str = "lecture",
-    split: str = "test",
-    images: int = 120,
+    split: Split = "test",
+    images: Count = 120,
     device: str = "auto",
     changes: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,7 @@ import joblib
 import torch
 
 from poflow_lite.io import command, machine, prepare_folder, require_known, versions, write_atomically, write_json
+from poflow_lite.settings import checked
 from poflow_lite.training import resolve_device
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def run_study(
     known = settings_of(study)
     for name in settings:
         require_known(f"setting of the study {study.name}", name, known)
-    settings = known | settings
+    settings = known | checked(study.cells, settings)
     grid, alone = study.cells(**settings), study.alone(**settings)
     done, failed = run_cells(study.measure, grid, out, jobs=jobs, backend=backend, progress=progress)
     if alone:
