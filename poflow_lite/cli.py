@@ -95,17 +95,18 @@ def _assignments(texts: list[str] | None) -> dict[str, Any]:
     return found
 
 
-def _recipe_settings() -> set[str]:
+def _recipe_settings() -> list[str]:
     """Names of the fields of a recipe and of the options of all models."""
     from poflow_lite.experiments import MODELS, Recipe, options_of
 
-    return {*Recipe.__dataclass_fields__, *(name for model in MODELS for name in options_of(model))} - {"options"}
+    own = [name for name in Recipe.__dataclass_fields__ if name != "options"]
+    return own + [name for model in MODELS for name in options_of(model)]
 
 
 def _known(what: str, given: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     from poflow_lite.io import require_known
 
-    names = sorted(names)
+    names = list(dict.fromkeys(names))
     for name in given:
         require_known(what, name, names)
     return given
@@ -116,9 +117,9 @@ def _settings(study: Study, given: dict[str, Any]) -> dict[str, Any]:
     from poflow_lite.studies import settings_of
 
     own = settings_of(study)
-    changeable = _recipe_settings() if own.pop("changes", study) is None else set()
+    changeable = _recipe_settings() if own.pop("changes", study) is None else []
     chosen = {name: value for name, value in given.items() if value != "all"}
-    _known(f"setting of the study {study.name}", chosen, {*own, *changeable})
+    _known(f"setting of the study {study.name}", chosen, [*own, *changeable])
     changes = {name: value for name, value in chosen.items() if name not in own}
     return {name: value for name, value in chosen.items() if name in own} | ({"changes": changes} if changes else {})
 

@@ -177,7 +177,7 @@ class Sequences:
             times: (B, n), with 0 first; all frames 0..T by default.
             generator: draws random start poses.
         """
-        k = torch.as_tensor(k)
+        indices, k = torch.as_tensor(indices), torch.as_tensor(k)
         k = k.expand(len(indices)) if k.ndim == 0 else k
         if k.shape != indices.shape or k.is_floating_point() or len(indices) == 0:
             raise ValueError(

@@ -84,8 +84,6 @@ class Recipe:
         for name, value in checked(type(self), vars(self)).items():
             object.__setattr__(self, name, value)
         require_known("likelihood", self.likelihood, LIKELIHOODS)
-        if self.frames > self.horizon:
-            raise ValueError(f"frames must be at most the horizon of {self.horizon}, got {self.frames}")
 
 
 # --- models -------------------------------------------------------------------------------------------------------
