@@ -85,6 +85,11 @@ class Recipe:
             object.__setattr__(self, name, value)
         require_known("likelihood", self.likelihood, LIKELIHOODS)
 
+    @property
+    def operator_images(self) -> int:
+        """How many training images operators are fitted to, at most; few in the budget "smoke"."""
+        return min(2000, 4 * self.test_images)
+
 
 # --- models -------------------------------------------------------------------------------------------------------
 # Each builder takes (recipe, image_shape, transformations) and, by keyword, the options that its model alone has; the

@@ -251,4 +251,5 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     return [*ablation_tables.notes(result), *(f"Missing: {name} ({reason})." for name, reason in missing.items())]
 
 
-STUDY = Study("ablations", cells, measure, ablation_tables.table, ablation_tables.figure, notes)
+SMOKE = {"seeds": (0,), "images": 8}
+STUDY = Study("ablations", cells, measure, ablation_tables.table, ablation_tables.figure, notes, smoke=SMOKE)

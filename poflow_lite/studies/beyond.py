@@ -157,7 +157,8 @@ def _sparse(folder: Path, training: Sequences, held_out: Sequences, cell: Cell) 
 
 def _matching(folder: Path, training: Sequences, held_out: Sequences, cell: Cell) -> Rows:
     run, seed = _trained(folder, "beta-vae", cell), cell["seed"]
-    r, latents = run.settings, training_latents(run.model, training, seed=seed)
+    r = run.settings
+    latents = training_latents(run.model, training, r.operator_images, seed)
     seconds = {"β-VAE, linear operator": 0.0}
     moved = {"β-VAE, linear operator": with_operator(run.model, AffineMaps.linear(latents))}
     for coupling in COUPLINGS:
@@ -273,4 +274,4 @@ def dots(result: Mapping[str, Any]) -> Figure:
     return fig
 
 
-STUDY = Study("beyond", cells, measure, table, dots, notes)
+STUDY = Study("beyond", cells, measure, table, dots, notes, smoke={"images": 8})

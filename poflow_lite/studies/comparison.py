@@ -103,7 +103,7 @@ def _measure_run(
     run = load_run(train_recipe(model, data, budget, folder, **how, **settings), device)
     training, held_out = (sequences(data, name, run.settings) for name in ("train", split))
     shown = held_out.first(images)
-    sizes = {name: getattr(run.settings, name) for name in ("likelihood_images", "samples")}
+    sizes = {name: getattr(run.settings, name) for name in ("likelihood_images", "samples", "operator_images")}
     sizes["median_images"] = min(2000, run.settings.test_images)
     return {
         "data_set": f"{held_out.name}, {len(shown):,} measured",
@@ -158,4 +158,4 @@ def step_costs(
     return {name: statistics.median(values[1:]) for name, values in taken.items()}
 
 
-STUDY = Study("comparison", cells, measure, table, figure, notes, alone)
+STUDY = Study("comparison", cells, measure, table, figure, notes, alone, smoke={"images": 8})

@@ -244,4 +244,5 @@ def _plain_ticks(axis: Axis, places: Locator | None = None) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-STUDY = Study("cost", cells, measure, table, figure, notes, alone)
+SMOKE = {"steps": (2, 4), "images": 4, "rounds": 1, "axes": ("horizon",), "memory": False}
+STUDY = Study("cost", cells, measure, table, figure, notes, alone, smoke=SMOKE)

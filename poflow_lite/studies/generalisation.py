@@ -96,7 +96,8 @@ def measure(folder: Path, **cell: Any) -> dict[str, Any]:
     how = {"seed": cell["seed"], "device": cell["device"], "resume": True, "progress": False}
     named = _entry(cell["model"])[0], cell["data"], cell["budget"]
     run = load_run(train_recipe(*named, folder, **how, **cell["settings"]), cell["device"])
-    operators = fit_operators(run.model, sequences(cell["data"], "train", run.settings), seed=cell["seed"])
+    training = sequences(cell["data"], "train", run.settings)
+    operators = fit_operators(run.model, training, images=run.settings.operator_images, seed=cell["seed"])
     size = cell["split"], cell["images"], run.settings.horizon
     shown = {name: task_sequences(TASKS[name], cell["data"], *size) for name in cell["tasks"]}
     return {
@@ -262,4 +263,4 @@ def order_gap_bars(gaps: OrderGaps, commuting: Sequence[Sequence[bool]], title: 
     return fig
 
 
-STUDY = Study("generalisation", cells, measure, table, standings_map, notes)
+STUDY = Study("generalisation", cells, measure, table, standings_map, notes, smoke={"images": 4})

@@ -11,7 +11,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,7 @@ class Study:
         figure: result ↦ the figure.
         notes: result ↦ sentences below the table: what its columns are, by which rule figures are marked.
         alone: settings ↦ cells that measure times, run one after the other when all others are done.
+        smoke: settings that the budget "smoke" takes where they are not given, so that all is seen in a minute.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Study:
     figure: Callable[[Mapping[str, Any]], Figure]
     notes: Callable[[Mapping[str, Any]], list[str]] = lambda result: []
     alone: Callable[..., Cells] = lambda **settings: {}
+    smoke: Mapping[str, Any] = field(default_factory=dict)
 
 
 def settings_of(study: Study) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def run_study(
     known = settings_of(study)
     for name in settings:
         require_known(f"setting of the study {study.name}", name, known)
-    settings = known | checked(study.cells, settings)
+    settings = known | (study.smoke if settings.get("budget") == "smoke" else {}) | checked(study.cells, settings)
     grid, alone = study.cells(**settings), study.alone(**settings)
     done, failed = run_cells(study.measure, grid, out, jobs=jobs, backend=backend, progress=progress)
     if alone:
