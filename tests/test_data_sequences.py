@@ -240,12 +240,11 @@ def test_other_k_are_checked_and_the_pixels_are_not_looked_through_again():
         batch.with_k(torch.arange(3))
 
 
-@pytest.mark.parametrize(
-    "call", [lambda: SEQUENCES.sample(0), lambda: SEQUENCES.sample(-2), lambda: SEQUENCES.first(-1)]
-)
+@pytest.mark.parametrize("call", [SEQUENCES.sample, SEQUENCES.first])
 def test_fewer_than_one_is_refused(call):
-    with pytest.raises(ValueError, match="at least .*1.*, got"):
-        call()
+    for count in (0, -2):
+        with pytest.raises(ValueError, match=rf"at least .*1.*, got {count}"):
+            call(count)
 
 
 @pytest.mark.parametrize("drawn", [0, 9, -1])
