@@ -203,8 +203,8 @@ def _lines(cell: dict[str, Any]) -> int:
 def _lint_structure(cells: list[dict[str, Any]], code: list[dict[str, Any]]) -> list[str]:
     problems = []
     prose = " ".join(_source(cell) for cell in cells if cell["cell_type"] == "markdown")
-    if not 40 <= len(cells) <= 66:
-        problems.append(f"{len(cells)} cells, a lesson has 40 to 66")
+    if not 40 <= len(cells) <= 70:
+        problems.append(f"{len(cells)} cells, a lesson has 40 to 70")
     if median(_lines(cell) for cell in code) > 8:
         problems.append("the median code cell is longer than 8 lines")
     if _source(code[0]).strip() != setup_cell():
