@@ -28,7 +28,7 @@ what = SOURCE or max(map(str, Path().glob("poflow_lite-*.whl")), default=None)
 if find_spec("poflow_lite") is None and what:  # keep the torch and NumPy that are there
     keep = [f"{{name}}=={{version(name)}}" for name in ("torch", "torchvision", "numpy") if find_spec(name)]
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", what, *keep])
-assert find_spec("poflow_lite"), f"poflow_lite is missing (tried: {{what}}): lay its wheel beside this, or set SOURCE"
+assert find_spec("poflow_lite"), f"no poflow_lite (tried {{what}}): lay its wheel beside this notebook, or set SOURCE"
 """
 _METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
