@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from poflow_lite.datasets.places import folders
 from poflow_lite.io import write_atomically
 
 SPLITS = ("train", "validation", "test")
@@ -213,8 +214,11 @@ def load_digits(split: str) -> LabelledImages:
 
 
 def data_directory() -> Path:
-    """Where downloaded data sets live: $POFLOW_DATA if set, else ``data/`` in the working directory."""
-    return Path(os.environ.get("POFLOW_DATA") or "data")
+    """Where downloaded data sets live: $POFLOW_DATA if set, else the course's ``data/`` (``places.folders``).
+
+    Where there is none yet, it is ``data/`` in the working directory.
+    """
+    return Path(os.environ.get("POFLOW_DATA") or next(iter(folders()), "data"))
 
 
 def download_mnist() -> Path:
