@@ -114,7 +114,9 @@ def held(folder: Path) -> Iterator[None]:
     try:
         for left in folder.glob(f"{_PARTIAL}*"):
             left.unlink(missing_ok=True)
-        holder.write_text(f"process {os.getpid()} on {platform.node()} since {time.strftime('%F %T')}", "utf-8")
+        holder.write_text(
+            f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M')}", "utf-8"
+        )
         yield
     finally:
         for path in (holder, folder / ".lock"):
