@@ -162,7 +162,7 @@ def test_resuming_after_kill_9_is_bit_exact(tmp_path):
 import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})
 from pathlib import Path
 from test_training import tiny_run
-tiny_run(Path({str(path)!r}), steps=300)
+tiny_run(Path({str(path)!r}), steps=100)
 """
     with subprocess.Popen([sys.executable, "-c", script]) as process:
         deadline = time.monotonic() + 600
@@ -171,10 +171,10 @@ tiny_run(Path({str(path)!r}), steps=300)
         time.sleep(0.1)
         process.send_signal(signal.SIGKILL)
     reached = load_checkpoint(path).metadata["step"]
-    assert 0 < reached < 300, f"the process was to be killed half-way, it had reached step {reached}"
+    assert 0 < reached < 100, f"the process was to be killed half-way, it had reached step {reached}"
     with held(tmp_path):  # which removes what the other process had half-written
-        resumed, _ = tiny_run(str(path), steps=300, resume=True, save_every_seconds=1000)
-    assert same_weights(tiny_run(steps=300)[0], resumed)
+        resumed, _ = tiny_run(str(path), steps=100, resume=True, save_every_seconds=1000)
+    assert same_weights(tiny_run(steps=100)[0], resumed)
     assert [file.name for file in tmp_path.iterdir()] == ["killed.safetensors"]
 
 

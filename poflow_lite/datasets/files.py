@@ -32,9 +32,9 @@ _SHAPES3D_SHA256 = "0a0f6ed98baff276a50f3a081a7434d788da63cb135a98189b2a5b5769be
 _PIXELS = (64, 64, 3)
 LARGE_CHUNK = 100
 """Images that are packed together, from which on reading single ones is slow: to unpack them takes milliseconds."""
-PART, PART_SECONDS, LEVEL = 4800, 20.0, 4
-"""Images of one part of a rendering and seconds after which it ends before, which is what an interruption can cost;
-and how hard images are squeezed."""
+PART, PART_SECONDS, STEP, LEVEL = 4800, 20.0, 64, 4
+"""Images of one part of a rendering, seconds after which it ends before, which is what an interruption can cost;
+images that are rendered at one go, and how hard they are squeezed."""
 
 
 def _gather(space: FactorSpace, size: int, index: Tensor, read: Callable[[np.ndarray], np.ndarray]) -> Tensor:
@@ -285,7 +285,7 @@ def _write_part(path: Path, scene: FactorImages, index: Tensor) -> None:
     end = time.monotonic() + PART_SECONDS
     with h5py.File(path, "w", libver="latest") as file:  # whose structure has checksums, as deflated pixels have
         images = _create(file, 0, scene, len(index))
-        for some in index.split(64):
+        for some in index.split(STEP):
             images.resize(len(images) + len(some), axis=0)
             images[-len(some) :] = scene.frames(some).permute(0, 2, 3, 1).cpu().numpy()
             if time.monotonic() > end:
