@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poflow_lite.io import checkpoint_bytes, load_checkpoint, save_checkpoint
+from poflow_lite.io import checkpoint_bytes, load_checkpoint, require_weights, save_checkpoint
 
 __all__ = ["Losses", "Schedule", "Terms", "fit", "load_weights", "require_fitting", "resolve_device", "step_generator"]
 
@@ -161,17 +161,14 @@ def fit(
     """
     from tqdm.auto import tqdm
 
-    if not save_every_seconds >= 0:
-        raise ValueError(f"save_every_seconds must be a number of at least 0, got {save_every_seconds}")
-
+    require_weights(save_every_seconds=save_every_seconds)
     model.to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99))
-    first, history = 0, []
+    first, history, saved = 0, [], time.perf_counter()
     if checkpoint is not None:
         checkpoint_bytes(model, {"run": run, "notes": notes})
         if resume and Path(checkpoint).is_file():
             first, history = _restore(Path(checkpoint), model, optimizer, run, schedule.steps)
-    saved = time.perf_counter()
     began = saved - (history[-1]["seconds"] if history else 0.0)
 
     bar = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, disable=not progress,
@@ -181,16 +178,18 @@ def fit(
         terms = model.terms(batch, step_generator(seed, step, "noise", device))
         loss = _descend(model, terms, optimizer, schedule, step)
         done = step + 1
-        if done % log_every == 0 or done == schedule.steps:
+        last = done == schedule.steps
+        if done % log_every == 0 or last:
             summary = terms.summary()
             entry = {"step": done, "seconds": time.perf_counter() - began, "learning_rate": schedule.rate(step)}
             history.append({**entry, "loss": loss.item(), **summary})
             bar.set_postfix({name: f"{value:.0f}" for name, value in summary.items()}, refresh=False)
-        if done == schedule.steps and finish is not None:
+        if last and finish is not None:
             finish()
-        if checkpoint is not None and (time.perf_counter() - saved >= save_every_seconds or done == schedule.steps):
-            record = {"run": run, "notes": notes, "step": done, "history": history}
-            save_checkpoint(checkpoint, model, record, optimizer)
+        if checkpoint is not None and (last or time.perf_counter() - saved >= save_every_seconds):
+            save_checkpoint(
+                checkpoint, model, {"run": run, "notes": notes, "step": done, "history": history}, optimizer
+            )
             saved = time.perf_counter()
     model.eval()
     return history
@@ -247,7 +246,7 @@ def _restore(
     load_weights(model, saved.model, path)
     if done < steps:
         _require_moments(path, saved.optimizer, list(model.parameters()))
-    optimizer.load_state_dict({"state": saved.optimizer, "param_groups": optimizer.state_dict()["param_groups"]})
+        optimizer.load_state_dict({"state": saved.optimizer, "param_groups": optimizer.state_dict()["param_groups"]})
     return done, saved.metadata["history"]
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import multiprocessing
 import pickle
+import shutil
 import warnings
 
 import h5py
@@ -540,6 +541,17 @@ def test_damaged_parts_are_named_and_only_they_are_rendered_again(tmp_path, monk
     assert (len(found), rendered) == (2, [*range(10, 20), *range(30, 40)])
     with h5py.File(path) as file:
         assert (file["images"][:] == original(Tiny(8), torch.arange(48)).permute(0, 2, 3, 1).numpy()).all()
+
+
+def test_a_full_disk_is_named_and_parts_are_kept(tmp_path, monkeypatch):
+    path, usage = tmp_path / "tiny.h5", shutil.disk_usage
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda place: usage(place)._replace(free=1000))
+    with pytest.raises(OSError, match=r"cannot write .* GB are needed, 0\.000 GB are free.*\. Free some space"):
+        render_file(Tiny(8), path, progress=False)
+    monkeypatch.undo()
+    monkeypatch.setattr(files, "_write_part", lambda *_, **__: pytest.fail("a part rendered again"))
+    render_file(Tiny(8), path, progress=False)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_part_ends_when_its_time_is_over(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -282,19 +283,23 @@ def _write_part(path: Path, scene: FactorImages, index: Tensor) -> None:
     """Render images of these indices until the time of a part is over."""
     import h5py
 
-    end = time.monotonic() + PART_SECONDS
-    with h5py.File(path, "w", libver="latest") as file:  # whose structure has checksums, as deflated pixels have
+    end, content = time.monotonic() + PART_SECONDS, BytesIO()  # in memory: HDF5 crashes where a disk is full
+    with h5py.File(content, "w", libver="latest") as file:  # whose structure has checksums, as deflated pixels have
         images = _create(file, 0, scene, len(index))
         for some in index.split(STEP):
             images.resize(len(images) + len(some), axis=0)
             images[-len(some) :] = scene.frames(some).permute(0, 2, 3, 1).cpu().numpy()
             if time.monotonic() > end:
                 break
+    path.write_bytes(content.getbuffer())
 
 
 def _assemble(path: Path, scene: FactorImages, parts: Sequence[Path]) -> None:
     import h5py
 
+    needed, free = 1.05 * sum(part.stat().st_size for part in parts), shutil.disk_usage(path.parent).free
+    if free < needed:  # found out while writing, it would crash HDF5
+        raise OSError(f"{needed / 1e9:.3f} GB are needed, {free / 1e9:.3f} GB are free")
     with h5py.File(path, "w") as file:
         images, number = _create(file, len(scene.space), scene), itertools.count()
         for part in parts:

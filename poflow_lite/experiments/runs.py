@@ -178,11 +178,9 @@ def load_run(place: str | Path, device: str = "auto", model: nn.Module | None = 
     path = Path(place) if Path(place).is_file() else Path(place) / CHECKPOINT
     saved = load_checkpoint(path)
     run, settings = saved.metadata["run"] or {}, None
-    if saved.metadata["step"] < run.get("steps", 0):
-        raise ValueError(
-            f"{path} stopped at step {saved.metadata['step']} of {run['steps']}: "
-            "finish it with `poflow-lite train --resume`"
-        )
+    step, steps = saved.metadata["step"], run.get("steps")
+    if isinstance(steps, int) and step < steps:
+        raise ValueError(f"{path} stopped at step {step} of {steps}: finish it with `poflow-lite train --resume`")
     if model is None:
         lacking = [name for name in (*Recipe.__dataclass_fields__, "image_shape", "names") if name not in run]
         if lacking:
