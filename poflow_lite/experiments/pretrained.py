@@ -11,7 +11,15 @@ import torch
 
 from poflow_lite.datasets.places import folders
 from poflow_lite.experiments.runs import Run, load_run
-from poflow_lite.io import load_checkpoint, prepare_folder, require_known, save_checkpoint, write_json
+from poflow_lite.io import (
+    held,
+    load_checkpoint,
+    prepare_folder,
+    require_known,
+    require_name,
+    save_checkpoint,
+    write_json,
+)
 
 FOLDER, INDEX = Path("data/checkpoints"), "index.json"
 
@@ -30,16 +38,19 @@ def export(run: str | Path, name: str, folder: str | Path = FOLDER) -> Path:
         The path of the copy.
 
     Raises:
-        FileNotFoundError, ValueError: if there is no finished run.
+        FileNotFoundError, ValueError: if there is no finished run, its weights are too large for half precision, or
+            the name cannot be that of a file.
     """
+    require_name("the name of a pretrained model", name)
     loaded = load_run(run, "cpu")
     folder = prepare_folder(folder)
     path = folder / f"{name}.safetensors"
     source = load_checkpoint(Path(run) / "checkpoint.safetensors")
-    save_checkpoint(path, loaded.model.half(), {**source.metadata, "history": source.metadata["history"][-1:]})
-    index = _read_index(folder) if (folder / INDEX).exists() else {}
-    index[name] = {"sha256": _sha256(path), "bytes": path.stat().st_size, **loaded.config}
-    write_json(folder / INDEX, index)
+    with held(folder):
+        index = _read_index(folder) if (folder / INDEX).exists() else {}
+        save_checkpoint(path, loaded.model.half(), {**source.metadata, "history": source.metadata["history"][-1:]})
+        index[name] = {"sha256": _sha256(path), "bytes": path.stat().st_size, **loaded.config}
+        write_json(folder / INDEX, index)
     return path
 
 
@@ -78,7 +89,13 @@ def load_pretrained(name: str, device: str = "auto", folder: str | Path | None =
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        for entry in index.values():
+            entry["sha256"][:12], entry["bytes"]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / INDEX} is damaged ({error!r}): get the folder again where it came from") from error
+    return index
 
 
 def _sha256(path: Path) -> str:
