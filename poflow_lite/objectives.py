@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, ContinuousBernoulli, Distribution, Independent, Normal
+from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 __all__ = [
     "LIKELIHOODS",
+    "ContinuousBernoulli",
     "Terms",
     "diagonal_normal",
     "gaussian_ceiling",
@@ -66,14 +67,50 @@ class Terms:
 # --- likelihoods p(x | z), each from the decoder's logits (B, C, H, W) --------------------------------------------
 
 
+class ContinuousBernoulli(Distribution):
+    """p(x) = ℓ e^{ℓx} / (e^ℓ - 1) on [0, 1] for every finite logit ℓ (Loaiza-Ganem & Cunningham 2019).
+
+    With a = |ℓ| and d the distance of x from the end where the density is highest it is a e^{-ad} / (1 - e^{-a}), in
+    which nothing overflows or cancels; near ℓ = 0 the logarithms are series. PyTorch's own class keeps sigmoid(ℓ), and
+    stops at ℓ = 16, where that rounds to 1. Only ``log_prob`` and ``mean`` are there, (...) each, like the logits.
+    """
+
+    # B_2n / (2n (2n)!), B the Bernoulli numbers: log(sinh(ℓ/2) / (ℓ/2)) = Σ_n c_n ℓ^2n, to 1e-13 where |ℓ| < 1
+    _SERIES = (1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800, 1 / 479001600, -691 / 15692092416000, 1 / 1046139494400)
+
+    def __init__(self, logits: Tensor):
+        self.logits = logits
+        super().__init__(logits.shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(x), nats; x is not checked to lie in [0, 1]."""
+        near, small, large = self._branches()
+        squared, log_normaliser = small.square(), 0.0
+        for coefficient in reversed(self._SERIES):
+            log_normaliser = (log_normaliser + coefficient) * squared
+        distance = torch.where(self.logits > 0, 1 - value, value)
+        far = large.log() - torch.log1p(-torch.exp(-large)) - large * distance
+        return torch.where(near, small * (value - 0.5) - log_normaliser, far)
+
+    @property
+    def mean(self) -> Tensor:
+        """E x = 1 / (1 - e^{-ℓ}) - 1 / ℓ, with the digits of 1 / |ℓ| for ℓ → -∞."""
+        near, small, large = self._branches()
+        squared, slope = small.square(), 0.0
+        for n, coefficient in reversed(list(enumerate(self._SERIES, 1))):
+            slope = slope * squared + 2 * n * coefficient
+        falling = 1 / large - torch.exp(-large) / -torch.expm1(-large)
+        return torch.where(near, 0.5 + slope * small, torch.where(self.logits > 0, 1 - falling, falling))
+
+    def _branches(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Where |ℓ| < 1; ℓ there, and |ℓ| elsewhere, each harmless where it is not used: its gradient counts too."""
+        near = self.logits.abs() < 1
+        return near, torch.where(near, self.logits, 0.0), torch.where(near, 1.0, self.logits.abs())
+
+
 def _bernoulli(logits: Tensor) -> Distribution:
     """Bernoulli(sigmoid(logits)); intensities in [0, 1] are read as probabilities (cross-entropy), as in the paper."""
     return Bernoulli(logits=logits, validate_args=False)
-
-
-def _continuous_bernoulli(logits: Tensor) -> Distribution:
-    """Continuous Bernoulli (Loaiza-Ganem & Cunningham 2019): the normalised density on [0, 1]."""
-    return ContinuousBernoulli(logits=logits, validate_args=False)
 
 
 def _gaussian(logits: Tensor) -> Distribution:
@@ -83,7 +120,7 @@ def _gaussian(logits: Tensor) -> Distribution:
 
 LIKELIHOODS: dict[str, Callable[[Tensor], Distribution]] = {
     "bernoulli": _bernoulli,
-    "continuous-bernoulli": _continuous_bernoulli,
+    "continuous-bernoulli": ContinuousBernoulli,
     "gaussian": _gaussian,
 }
 

@@ -347,7 +347,7 @@ REFUSED = [
     *((hopf_lax, (X[:, 0], X, X, t), f"t must be positive and finite, got {t}; at") for t in (0.0, -1.0, nan)),
     (straightness, (torch.full((1, 3, 2), nan),), "z has 6 NaN or infinite entries of 6"),
     (ot_gap, (X[:, None].expand(3, 4, 2),), "no particle moves, so the gap is 0/0; check that"),
-    (sliced_wasserstein, (X, X, 0), "at least 1 projection is needed, got 0"),
+    (sliced_wasserstein, (X, X, 0), "projections must be an integer of at least 1, got 0"),
     (map_1d, (X[:, 0], cloud(4, 2)[:, 0]), r"target must be \(3,\), got \(4,\); a map by rank needs as many"),
     (hopf_lax, (X[:2, 0], X, X, 1.0), r"initial must be \(3,\), got \(2,\); give one value for each point"),
     (hopf_lax, (X[:, 0], X, X[:, :1], 1.0), r"z must be \(B, 2\), got \(3, 1\); z must lie in the space of the sup"),
