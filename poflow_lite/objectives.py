@@ -133,15 +133,19 @@ def likelihood(name: str, logits: Tensor) -> Independent:
         logits: (..., C, H, W).
 
     Raises:
-        ValueError: for an unknown name; the message lists the known ones.
+        ValueError: for an unknown name; the message lists the known ones. For logits of another shape.
     """
+    if logits.ndim < 3:
+        raise ValueError(f"logits must be (..., C, H, W), got {tuple(logits.shape)}")
     if name not in LIKELIHOODS:
         raise ValueError(f"unknown likelihood {name!r}; known: {', '.join(LIKELIHOODS)}")
     return Independent(LIKELIHOODS[name](logits), 3, validate_args=False)
 
 
 def gaussian_ceiling(dimensions: int) -> float:
-    """-(D/2) log 2π nats: no density N(x̂, I) of D pixels can exceed it, nor can an average of such."""
+    """-(D/2) log 2π nats: no density N(x̂, I) of D ≥ 1 pixels can exceed it, nor can an average of such."""
+    if dimensions < 1:
+        raise ValueError(f"a density needs at least 1 dimension, got {dimensions}")
     return -0.5 * dimensions * math.log(2 * math.pi)
 
 
@@ -164,7 +168,7 @@ def gaussian_kl(mean: Tensor, scale: Tensor, variance: Tensor | float = 1.0) -> 
     """KL( N(μ, diag σ²) ‖ N(0, v I) ) = ½ Σ_i [ (μ_i² + σ_i²) / v - 1 - log(σ_i² / v) ].
 
     Args:
-        mean, scale: (B, d), ``scale`` positive.
+        mean, scale: (B, d), ``scale`` positive, and so is its square: above 1e-19 in single precision.
         variance: v > 0, a number or (B, 1).
 
     Returns:
@@ -211,6 +215,8 @@ def total_correlation(logits: Tensor) -> Tensor:
     Returns:
         (B,), nats. Source: Kim & Mnih 2018, section 3.
     """
+    if logits.ndim != 2 or logits.shape[1] != 2:
+        raise ValueError(f"a critic's logits must be (B, 2), got {tuple(logits.shape)}")
     return logits[:, 0] - logits[:, 1]
 
 
@@ -219,6 +225,8 @@ def importance_weighted_log_likelihood(log_weights: Tensor, dim: int = 0) -> Ten
 
     A lower bound on log p(x) in expectation that rises to it with S (Burda, Grosse & Salakhutdinov 2016).
     """
+    if not log_weights.numel():
+        raise ValueError(f"at least 1 sample is needed, got log-weights of shape {tuple(log_weights.shape)}")
     return torch.logsumexp(log_weights, dim) - math.log(log_weights.shape[dim])
 
 
@@ -236,6 +244,12 @@ def hamilton_jacobi_residual(time_derivative: Tensor, gradient: Tensor, force: T
     Returns:
         (B,), latent² per frame². Source: Song et al. 2023, section 3; Benamou & Brenier 2000.
     """
+    if gradient.ndim != 2 or time_derivative.shape != gradient.shape[:1]:  # or it would broadcast to (B, B)
+        raise ValueError(
+            f"∂_t u must be (B,) and ∇u (B, d), got {tuple(time_derivative.shape)}, {tuple(gradient.shape)}"
+        )
+    if isinstance(force, Tensor) and force.ndim and force.shape != time_derivative.shape:
+        raise ValueError(f"the force must be a number or (B,), as ∂_t u is, got {tuple(force.shape)}")
     return time_derivative + 0.5 * gradient.square().sum(-1) - force
 
 
@@ -250,4 +264,7 @@ def wave_residual(second_time_derivative: Tensor, laplacian: Tensor, speed: Tens
     Returns:
         (B,). Source: Song, Keller, Sebe & Welling 2023 (Latent Traversals in Generative Models as Potential Flows).
     """
+    shapes = [tuple(x.shape) for x in (second_time_derivative, laplacian, speed) if isinstance(x, Tensor) and x.ndim]
+    if len(set(shapes)) > 1:  # or they would broadcast to (B, B)
+        raise ValueError(f"∂_tt u, Δu and the speed must be of one shape (B,), got {shapes}")
     return second_time_derivative - speed**2 * laplacian

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -228,7 +229,7 @@ def sliced_wasserstein(source: Tensor, target: Tensor, projections: int = 128, s
     """
     import ot
 
-    if not (isinstance(projections, int) and projections >= 1):
+    if not (isinstance(projections, Integral) and projections >= 1):
         raise ValueError(f"projections must be an integer of at least 1, got {projections}")
     x, y = _clouds(source, target)
     directions = np.random.default_rng(seed).standard_normal((x.shape[1], projections))  # POT would reseed its own
@@ -245,7 +246,8 @@ def _gaussians(*moments: Tensor) -> tuple[np.ndarray, ...]:
         s = _array(f"covariance_{i}", moments[2 * i + 1], (len(m), len(m)), f"mean_{i} has {len(m)} dimensions")
         if (asymmetry := abs(s - s.T).max()) > 1e-5 * abs(s).max():
             raise ValueError(f"covariance_{i} must be symmetric, S and its transpose differ by {asymmetry:.3g}")
-        if (eigenvalues := np.linalg.eigvalsh(s))[0] <= max(1e-8 * eigenvalues[-1], 1e-140):  # POT's roots would end in NaN
+        eigenvalues = np.linalg.eigvalsh(s)
+        if eigenvalues[0] <= max(1e-8 * eigenvalues[-1], 1e-140):  # POT's square roots would end in NaN
             raise ValueError(
                 f"covariance_{i} must be positive definite, its eigenvalues go from {eigenvalues[0]:.3g} to "
                 f"{eigenvalues[-1]:.3g}; add at least 1e-8 of the largest to the diagonal"

@@ -78,7 +78,7 @@ def test_a_code_that_never_varies_scores_nothing_rather_than_nan():
     ("function", "arguments", "message"),
     [
         (mutual_information, (NOISE, FACTORS[:10]), r"factors \(N, F\) with the same N, got \(3000, 5\) and \(10, 3\)"),
-        (dci, (NOISE * nan, FACTORS), "hold NaN or infinite entries: look at the encoder"),
+        (dci, (NOISE * nan, FACTORS), "hold NaN, infinite or huge entries: look at the encoder"),
         (mutual_information_gap, (NOISE, FACTORS.float()), "factors must be integers, got torch.float32"),
         (dci, (NOISE, FACTORS * torch.tensor([1, 0, 1])), "factor 1 has one value in all samples"),
         (mutual_information, (NOISE, FACTORS, 1), "at least 2 bins are needed, got 1"),
