@@ -75,19 +75,17 @@ def _unit(*arrays: np.ndarray) -> float:
 
 def _problem(
     source: Tensor, target: Tensor, a: Tensor | None, b: Tensor | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
-    """a, b, the costs (n, m) of the clouds moved to mean 0, and the unit of length in which they are; and of points'
-    coordinates the last digits, in this unit.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """a, b, the costs (n, m) of the clouds moved to median 0, and the unit of length in which they are.
 
     Moving a cloud changes the cost of all plans by the same amount, so the best plan stays, and a large shift between
-    the clouds hides no digits; nor does cdist expand the square, as ot.dist does.
+    the clouds hides no digits, nor does an outlier; nor does cdist expand the square, as ot.dist does.
     """
     x, y = _clouds(source, target)
-    digits = 1e-15 * _unit(x, y)
-    x, y = x - x.mean(0), y - y.mean(0)
+    x, y = x - np.median(x, 0), y - np.median(y, 0)
     unit = _unit(x, y)
     costs = cdist(x / unit, y / unit, "sqeuclidean")
-    return _weights("weights a", a, len(x)), _weights("weights b", b, len(y)), costs, unit, digits / unit
+    return _weights("weights a", a, len(x)), _weights("weights b", b, len(y)), costs, unit
 
 
 @dataclass
@@ -137,14 +135,14 @@ def optimal_plan(
     >>> optimal_plan(torch.tensor([[0.0], [10.0]]), torch.tensor([[12.0], [1.0]])).cost
     2.5
     """
-    a, b, costs, _, rounding = _problem(source, target, a, b)
+    a, b, costs, _ = _problem(source, target, a, b)
     reduced = costs - costs.min(1, keepdims=True)  # the same best plan, without what an outlier costs in any case
     reduced -= reduced.min(0)
     ceiling = reduced.max()
     while True:
         matrix, gap = _certified(a, b, reduced, ceiling, iterations)
         cost = (matrix * costs).sum()
-        if gap <= 1e-8 * cost + rounding * (math.sqrt(cost) + rounding):
+        if gap <= 1e-8 * cost:
             return _plan(source, target, matrix)
         # What no good plan uses may be cheaper than it is: outliers then hide no more digits of the others' costs.
         before, ceiling = ceiling, 2 * min(costs.shape) * reduced[matrix > 0].max()
@@ -160,7 +158,8 @@ def _certified(
 ) -> tuple[np.ndarray, float]:
     """The best plan for costs cut off at a ceiling, and how much more than the best it can cost without the ceiling.
 
-    For any u and v with u_i + v_j ≤ C_ij no plan costs less than Σ a_i u_i + Σ b_j v_j. Source: section 2.5.
+    For any u and v with u_i + v_j ≤ C_ij, as are 0 and 0 here, no plan costs less than Σ a_i u_i + Σ b_j v_j. Source:
+    section 2.5.
     """
     import ot
 
@@ -177,7 +176,7 @@ def _certified(
     slack = costs - scale * log["u"][:, None]
     slack -= slack.min(0)  # less the best v
     slack -= slack.min(1, keepdims=True)  # and what u can gain
-    return matrix, float((matrix * slack).sum())
+    return matrix, float(min((matrix * slack).sum(), (matrix * costs).sum()))  # costs are at least 0
 
 
 def sinkhorn(
@@ -200,7 +199,7 @@ def sinkhorn(
 
     if not 0 < epsilon < math.inf:
         raise ValueError(f"epsilon must be positive and finite, got {epsilon}; for epsilon = 0 use optimal_plan")
-    a, b, costs, unit, _ = _problem(source, target, a, b)
+    a, b, costs, unit = _problem(source, target, a, b)
     kept, matrix = np.ix_(a > 0, b > 0), np.zeros_like(costs)  # no logarithm of 0
     options = {"numItermax": iterations, "stopThr": tolerance, "warn": False, "log": True}
     with np.errstate(over="ignore", invalid="ignore"):  # POT also reports exp of its logarithms, which are not used
