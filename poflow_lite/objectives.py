@@ -244,10 +244,9 @@ def hamilton_jacobi_residual(time_derivative: Tensor, gradient: Tensor, force: T
     Returns:
         (B,), latent² per frame². Source: Song et al. 2023, section 3; Benamou & Brenier 2000.
     """
-    if gradient.ndim != 2 or time_derivative.shape != gradient.shape[:1]:  # or it would broadcast to (B, B)
-        raise ValueError(
-            f"∂_t u must be (B,) and ∇u (B, d), got {tuple(time_derivative.shape)}, {tuple(gradient.shape)}"
-        )
+    shapes = tuple(time_derivative.shape), tuple(gradient.shape)
+    if gradient.ndim != 2 or shapes[0] != shapes[1][:1]:  # or it would broadcast to (B, B)
+        raise ValueError(f"∂_t u must be (B,) and ∇u (B, d), got {shapes[0]} and {shapes[1]}")
     if isinstance(force, Tensor) and force.ndim and force.shape != time_derivative.shape:
         raise ValueError(f"the force must be a number or (B,), as ∂_t u is, got {tuple(force.shape)}")
     return time_derivative + 0.5 * gradient.square().sum(-1) - force
