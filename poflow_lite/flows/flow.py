@@ -237,6 +237,8 @@ class Flow(nn.Module):
         backwards = len(clock) > 1 and clock[-1] < clock[0]
         if len(clock) < 2 or not all(0 < ((t - later) if backwards else (later - t)) < math.inf for t, later in steps):
             raise ValueError(f"times must rise or fall all along, with one step at least, got {clock}; and be finite")
+        if not z.is_floating_point():
+            raise ValueError(f"z must be floating-point, got {tuple(z.shape)} of {z.dtype}")
         y = mixing_weights(y, self.field.transformations).to(z)
         positions, stages, slopes = [z], [], []
         for t, later in steps:
