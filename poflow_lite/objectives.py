@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, Independent, Normal
+from torch.distributions import Bernoulli, Distribution, Independent, Normal, constraints
 
 __all__ = [
     "LIKELIHOODS",
@@ -75,6 +76,8 @@ class ContinuousBernoulli(Distribution):
     stops at ℓ = 16, where that rounds to 1. Only ``log_prob`` and ``mean`` are there, (...) each, like the logits.
     """
 
+    arg_constraints: ClassVar = {"logits": constraints.real}
+    support = constraints.unit_interval
     # B_2n / (2n (2n)!), B the Bernoulli numbers: log(sinh(ℓ/2) / (ℓ/2)) = Σ_n c_n ℓ^2n, to 1e-13 where |ℓ| < 1
     _SERIES = (1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800, 1 / 479001600, -691 / 15692092416000, 1 / 1046139494400)
 

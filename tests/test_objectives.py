@@ -102,6 +102,7 @@ def test_an_empty_pixel_is_denser_the_surer_the_decoder():
     p = likelihood("continuous-bernoulli", torch.full((1, 1, 1), -128.0))
     assert p.log_prob(torch.zeros(1, 1, 1)).item() == approx(math.log(128), rel=1e-6)
     assert p.mean.item() == approx(1 / 128, rel=1e-6)
+    assert "ContinuousBernoulli" in repr(p)
 
 
 @pytest.mark.parametrize(("dimensions", "nats"), [(3 * 28 * 28, -2161.3), (3 * 64 * 64, -11291.9), (1, -0.9)])
