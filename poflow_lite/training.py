@@ -98,7 +98,7 @@ class Schedule:
         clip: largest norm of the gradient, all parameters together; a guard, seldom reached.
 
     Raises:
-        ValueError: for fewer than one step, a negative warm-up, a rate that is not positive and finite, or a norm that is not positive.
+        ValueError: for fewer than one step, a negative warm-up, or a rate or norm that is not positive.
     """
 
     steps: Count
