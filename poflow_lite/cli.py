@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Flow-factorized representation learning: train, measure and look.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -35,12 +33,25 @@ Lessons = Annotated[list[Path] | None, typer.Argument(help="Lessons; all of note
 
 
 def main() -> None:
-    """Run the command; a user's mistake is one line on standard error, never a traceback."""
+    """Run the command; whatever goes wrong is one line on standard error, a traceback only with ``--debug``."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without Greek letters shows ? instead of failing
     try:
         app()
-    except (ValueError, OSError, FloatingPointError) as error:
-        typer.echo(f"error: {error}", err=True)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        told = " ".join(str(error).split())
+        if not isinstance(error, ValueError | OSError | FloatingPointError):
+            told = f"{type(error).__name__}: {told} (unforeseen: poflow-lite --debug … shows where it happened)"
+        typer.echo(f"error: {told}", err=True)
         sys.exit(1)
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False) -> None:
+    """Flow-factorized representation learning: train, measure and look."""
 
 
 @contextmanager
@@ -84,42 +95,33 @@ def _assignments(texts: list[str] | None) -> dict[str, Any]:
     return found
 
 
-def _recipe_settings() -> dict[str, Any]:
-    """Fields of a recipe and options of all models, with defaults."""
-    from poflow_lite.experiments import MODELS, options_of, recipe
+def _recipe_settings() -> list[str]:
+    """Names of the fields of a recipe and of the options of all models."""
+    from poflow_lite.experiments import MODELS, Recipe, options_of
 
-    shared = asdict(recipe("digits", "lecture"))
-    del shared["options"]
-    return shared | {name: default for model in MODELS for name, default in options_of(model).items()}
+    own = [name for name in Recipe.__dataclass_fields__ if name != "options"]
+    return own + [name for model in MODELS for name in options_of(model)]
 
 
-def _checked(what: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Known settings of the kind of their defaults; a single value as a tuple of one where the default is a tuple."""
+def _known(what: str, given: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     from poflow_lite.io import require_known
 
-    found = {}
-    for name, value in given.items():
-        require_known(what, name, known)
-        if isinstance(known[name], tuple) and not isinstance(value, tuple):
-            value = (value,)
-        kinds = {bool: "true or false", (int, float): "a number", str: "a word", tuple: "values"}
-        kind = next((kind for kind in kinds if isinstance(known[name], kind)), object)
-        if not isinstance(value, kind):
-            raise ValueError(f"{name} takes {kinds[kind]}, got {value!r}")
-        found[name] = value
-    return found
+    names = list(dict.fromkeys(names))
+    for name in given:
+        require_known(what, name, names)
+    return given
 
 
-def _settings(study: Study, given: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(study: Study, given: dict[str, Any]) -> dict[str, Any]:
     """Settings of a study, those of the recipe or a model as its "changes"; "all" is the default."""
     from poflow_lite.studies import settings_of
 
     own = settings_of(study)
-    changeable = _recipe_settings() if own.pop("changes", study) is None else {}
+    changeable = _recipe_settings() if own.pop("changes", study) is None else []
     chosen = {name: value for name, value in given.items() if value != "all"}
-    found = _checked(f"setting of the study {study.name}", chosen, {**own, **changeable, **own})
-    changes = {name: value for name, value in found.items() if name not in own}
-    return {name: value for name, value in found.items() if name in own} | ({"changes": changes} if changes else {})
+    _known(f"setting of the study {study.name}", chosen, [*own, *changeable])
+    changes = {name: value for name, value in chosen.items() if name not in own}
+    return {name: value for name, value in chosen.items() if name in own} | ({"changes": changes} if changes else {})
 
 
 # --- one run ------------------------------------------------------------------------------------------------------
@@ -130,8 +132,9 @@ def demo(out: Out = Path("runs/demo"), seed: Seed = 0, device: Device = "auto", 
     """Train a flow-factorized VAE on bundled handwritten digits, measure it on held-out ones, draw what it learned."""
     from poflow_lite import experiments
 
-    experiments.train_recipe("flow-factorized", "digits", budget, out, seed=seed, device=device, overwrite=True)
-    _report(experiments.evaluate_run(out, device=device), out)
+    with _interruptible("the same command starts anew"):
+        experiments.train_recipe("flow-factorized", "digits", budget, out, seed=seed, device=device, overwrite=True)
+        _report(experiments.evaluate_run(out, device=device), out)
 
 
 @app.command()
@@ -148,7 +151,7 @@ def train(
     """Train a model into a folder."""
     from poflow_lite import experiments
 
-    changes = _checked("setting", _assignments(assign), _recipe_settings())
+    changes = _known("setting", _assignments(assign), _recipe_settings())
     how = {"seed": seed, "device": device, "resume": resume}
     with _interruptible(f"the same command with --resume goes on from the last checkpoint in {out}"):
         folder = experiments.train_recipe(model, data, budget, out, **how, **changes)
@@ -164,7 +167,8 @@ def evaluate(
     """Measure a trained model on images it has not seen, and draw them."""
     from poflow_lite import experiments
 
-    _report(experiments.evaluate_run(folder, device=device, split=split), folder)
+    with _interruptible(f"the run in {folder} is as it was: the same command measures it anew"):
+        _report(experiments.evaluate_run(folder, device=device, split=split), folder)
 
 
 @app.command()
@@ -276,7 +280,8 @@ def download(name: Annotated[str, typer.Argument(help="mnist")]) -> None:
 
     if name != "mnist":
         raise ValueError(f"unknown data set {name!r}; known: mnist (digits needs no download)")
-    typer.echo(f"MNIST is in {download_mnist()}")
+    with _interruptible("the same command starts anew"):
+        typer.echo(f"MNIST is in {download_mnist()}")
 
 
 @app.command()
@@ -301,8 +306,9 @@ def execute(paths: Lessons = None) -> None:
     """Run lessons in a fresh kernel and save their outputs: this, and nothing else, makes what is committed."""
     from poflow_lite import course
 
-    for path in paths or course.find_lessons():
-        typer.echo(f"{path.name}: {course.execute(path):.0f} s")
+    with _interruptible("the lessons that were named are saved, the others as they were"):
+        for path in paths or course.find_lessons():
+            typer.echo(f"{path.name}: {course.execute(path):.0f} s")
     _lint(paths)
 
 

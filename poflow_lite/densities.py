@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -34,8 +35,11 @@ def _require_number(what: str, value: float, zero: bool = False) -> None:
 
 
 def _require_points(z: Tensor) -> None:
-    if z.ndim != 2:
-        raise ValueError(f"z must be (B, d), got {tuple(z.shape)}; points on a line are z[:, None]")
+    if z.ndim != 2 or not z.numel() or not z.is_floating_point():
+        raise ValueError(
+            f"z must be (B, d), got {tuple(z.shape)} of {z.dtype}; points on a line are z[:, None], and floating-point"
+        )
+    _require_like("z", z, z.shape, "points")
 
 
 def _require_like(what: str, value: Tensor, shape: Sequence[int], whose: str) -> None:
@@ -68,6 +72,7 @@ class Grid:
             raise ValueError(f"low must be below high, both finite, got low={self.low} and high={self.high}")
         if not all(isinstance(n, int) and n >= 1 for n in self.cells):
             raise ValueError(f"cells must be integers of at least 1, got {self.cells}")
+        _require_number("the volume of a cell", self.volume)  # it may over- or underflow
 
     @classmethod
     def cube(cls, limit: float, cells: int, dimensions: int = 2) -> Grid:
@@ -125,23 +130,34 @@ def gaussian_mixture(means: Tensor, scales: Tensor, weights: Tensor | None = Non
     >>> gaussian_mixture(torch.tensor([[0.0], [4.0]]), torch.ones(2), torch.tensor([1.0, 0.0])).mean
     tensor([0.])
     """
-    if means.ndim != 2 or not means.numel():
-        raise ValueError(f"means must be (M, d), at least one of each, got {tuple(means.shape)}")
+    if means.ndim != 2 or not means.numel() or not means.is_floating_point() or not means.isfinite().all():
+        raise ValueError(
+            f"means must be (M, d), at least one of each, floating-point and finite, got {tuple(means.shape)} "
+            f"of {means.dtype}"
+        )
     count, d = means.shape
-    if scales.shape not in (means.shape[:1], means.shape) or not ((scales > 0) & scales.isfinite()).all():
-        raise ValueError(f"scales must be ({count},) or ({count}, {d}), positive and finite, got {scales.tolist()}")
-    weights = means.new_ones(count) if weights is None else weights.to(means)
+    variance = scales.to(means).square()  # what a density divides by
+    fits = scales.shape in (means.shape[:1], means.shape)
+    if not fits or not ((scales > 0) & (variance > 0) & variance.isfinite()).all():
+        raise ValueError(
+            f"scales must be ({count},) or ({count}, {d}), positive and finite, and their squares in {means.dtype} "
+            f"too, got {scales.tolist()}"
+        )
+    weights = means.new_ones(count) if weights is None else weights
     if weights.shape != (count,) or not ((weights >= 0) & weights.isfinite()).all() or not weights.any():
         raise ValueError(f"weights must be ({count},), non-negative, finite and not all 0, got {weights.tolist()}")
-    spread = scales.to(means).reshape(count, -1).expand_as(means)
+    # Weights keep their own precision up to the logarithm; they become logits, as probabilities are clamped away from
+    # 0; and where the logarithm is infinite, with no gradient, there is no component.
+    part = weights > 0
+    means, logits = means[part], weights[part].log().to(means)
+    spread = scales.to(means)[part].reshape(len(means), -1).expand_as(means)
     components = Independent(Normal(means, spread, validate_args=False), 1, validate_args=False)
-    # by logits, as probabilities are clamped away from 0 before their logarithm is taken
-    return MixtureSameFamily(Categorical(logits=weights.log(), validate_args=False), components, validate_args=False)
+    return MixtureSameFamily(Categorical(logits=logits, validate_args=False), components, validate_args=False)
 
 
 def sample(mixture: MixtureSameFamily, count: int, generator: torch.Generator) -> Tensor:
     """(count, d) samples of a mixture from ``generator``; ``mixture.sample`` knows only the global one."""
-    if count < 1:
+    if not (isinstance(count, Integral) and count >= 1):
         raise ValueError(f"count must be at least 1, got {count}")
     chosen = torch.multinomial(mixture.mixture_distribution.probs, count, replacement=True, generator=generator)
     gaussians = mixture.component_distribution.base_dist
@@ -152,7 +168,8 @@ def sample(mixture: MixtureSameFamily, count: int, generator: torch.Generator) -
 def score(log_density: _LogDensity, z: Tensor) -> Tensor:
     """∇_z log p(z) by automatic differentiation: (B, d), nats per latent unit, detached.
 
-    ``log_density`` takes z (B, d) to log p (B,), up to a constant, each entry from its own row only.
+    ``log_density`` takes z (B, d) to log p (B,), up to a constant, each entry from its own row only. Where log p is
+    -∞, or overflows, there is no score, and it is a ValueError.
     """
     _require_points(z)
     with torch.enable_grad():
@@ -162,7 +179,9 @@ def score(log_density: _LogDensity, z: Tensor) -> Tensor:
             raise ValueError(f"log_density must return ({len(z)},), one number per point, got {tuple(value.shape)}")
         if not value.requires_grad:
             raise ValueError("log_density must be computed from z by PyTorch, without .detach() or no_grad")
-        return torch.autograd.grad(value.sum(), z)[0]
+        found = torch.autograd.grad(value.sum(), z)[0]
+    _require_like("the score", found, z.shape, "z")
+    return found
 
 
 def continuity_residual(grid: Grid, before: Tensor, now: Tensor, after: Tensor, velocity: Tensor, dt: float) -> Tensor:
@@ -284,7 +303,7 @@ def euler_maruyama(
     _require_points(z)
     _require_number("diffusion", diffusion, zero=True)
     _require_number("dt", dt)
-    if steps < 1:
+    if not (isinstance(steps, Integral) and steps >= 1):
         raise ValueError(f"steps must be at least 1, got {steps}")
     path = [z]
     for n in range(steps):
@@ -293,6 +312,7 @@ def euler_maruyama(
         noise = torch.randn(z.shape, dtype=z.dtype, device=z.device, generator=generator)
         z = z + v * dt + math.sqrt(2 * diffusion * dt) * noise
         path.append(z)
+    _require_like("the last position", z, z.shape, "z")  # any other that is infinite has an infinite velocity
     return torch.stack(path, 1)
 
 
@@ -324,9 +344,9 @@ def kl_rate(posterior_velocity: Tensor, prior_velocity: Tensor, posterior_score:
     It follows from the two continuity equations by parts. With one and the same velocity the divergence stays.
     All arguments (B, d), at the same B samples of q, over which the result is the average.
     """
-    if posterior_velocity.ndim != 2:
+    if posterior_velocity.ndim != 2 or not posterior_velocity.numel():
         raise ValueError(f"posterior_velocity must be (B, d), got {tuple(posterior_velocity.shape)}")
-    others = {"prior_velocity": prior_velocity, "posterior_score": posterior_score, "prior_score": prior_score}
-    for what, value in others.items():
+    velocities = {"posterior_velocity": posterior_velocity, "prior_velocity": prior_velocity}
+    for what, value in {**velocities, "posterior_score": posterior_score, "prior_score": prior_score}.items():
         _require_like(what, value, posterior_velocity.shape, "posterior_velocity")
     return ((posterior_velocity - prior_velocity) * (posterior_score - prior_score)).sum(-1).mean()

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, ContinuousBernoulli, Distribution, Independent, Normal
+from torch.distributions import Bernoulli, Distribution, Independent, Normal, constraints
 
 __all__ = [
     "LIKELIHOODS",
+    "ContinuousBernoulli",
     "Terms",
     "diagonal_normal",
     "gaussian_ceiling",
@@ -66,14 +68,52 @@ class Terms:
 # --- likelihoods p(x | z), each from the decoder's logits (B, C, H, W) --------------------------------------------
 
 
+class ContinuousBernoulli(Distribution):
+    """p(x) = ℓ e^{ℓx} / (e^ℓ - 1) on [0, 1] for every finite logit ℓ (Loaiza-Ganem & Cunningham 2019).
+
+    With a = |ℓ| and d the distance of x from the end where the density is highest it is a e^{-ad} / (1 - e^{-a}), in
+    which nothing overflows or cancels; near ℓ = 0 the logarithms are series. PyTorch's own class keeps sigmoid(ℓ), and
+    stops at ℓ = 16, where that rounds to 1. Only ``log_prob`` and ``mean`` are there, (...) each, like the logits.
+    """
+
+    arg_constraints: ClassVar = {"logits": constraints.real}
+    support = constraints.unit_interval
+    # B_2n / (2n (2n)!), B the Bernoulli numbers: log(sinh(ℓ/2) / (ℓ/2)) = Σ_n c_n ℓ^2n, to 1e-13 where |ℓ| < 1
+    _SERIES = (1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800, 1 / 479001600, -691 / 15692092416000, 1 / 1046139494400)
+
+    def __init__(self, logits: Tensor):
+        self.logits = logits
+        super().__init__(logits.shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(x), nats; x is not checked to lie in [0, 1]."""
+        near, small, large = self._branches()
+        squared, log_normaliser = small.square(), 0.0
+        for coefficient in reversed(self._SERIES):
+            log_normaliser = (log_normaliser + coefficient) * squared
+        distance = torch.where(self.logits > 0, 1 - value, value)
+        far = large.log() - torch.log1p(-torch.exp(-large)) - large * distance
+        return torch.where(near, small * (value - 0.5) - log_normaliser, far)
+
+    @property
+    def mean(self) -> Tensor:
+        """E x = 1 / (1 - e^{-ℓ}) - 1 / ℓ, with the digits of 1 / |ℓ| for ℓ → -∞."""
+        near, small, large = self._branches()
+        squared, slope = small.square(), 0.0
+        for n, coefficient in reversed(list(enumerate(self._SERIES, 1))):
+            slope = slope * squared + 2 * n * coefficient
+        falling = 1 / large - torch.exp(-large) / -torch.expm1(-large)
+        return torch.where(near, 0.5 + slope * small, torch.where(self.logits > 0, 1 - falling, falling))
+
+    def _branches(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Where |ℓ| < 1; ℓ there, and |ℓ| elsewhere, each harmless where it is not used: its gradient counts too."""
+        near = self.logits.abs() < 1
+        return near, torch.where(near, self.logits, 0.0), torch.where(near, 1.0, self.logits.abs())
+
+
 def _bernoulli(logits: Tensor) -> Distribution:
     """Bernoulli(sigmoid(logits)); intensities in [0, 1] are read as probabilities (cross-entropy), as in the paper."""
     return Bernoulli(logits=logits, validate_args=False)
-
-
-def _continuous_bernoulli(logits: Tensor) -> Distribution:
-    """Continuous Bernoulli (Loaiza-Ganem & Cunningham 2019): the normalised density on [0, 1]."""
-    return ContinuousBernoulli(logits=logits, validate_args=False)
 
 
 def _gaussian(logits: Tensor) -> Distribution:
@@ -83,7 +123,7 @@ def _gaussian(logits: Tensor) -> Distribution:
 
 LIKELIHOODS: dict[str, Callable[[Tensor], Distribution]] = {
     "bernoulli": _bernoulli,
-    "continuous-bernoulli": _continuous_bernoulli,
+    "continuous-bernoulli": ContinuousBernoulli,
     "gaussian": _gaussian,
 }
 
@@ -96,15 +136,19 @@ def likelihood(name: str, logits: Tensor) -> Independent:
         logits: (..., C, H, W).
 
     Raises:
-        ValueError: for an unknown name; the message lists the known ones.
+        ValueError: for an unknown name; the message lists the known ones. For logits of another shape.
     """
+    if logits.ndim < 3:
+        raise ValueError(f"logits must be (..., C, H, W), got {tuple(logits.shape)}")
     if name not in LIKELIHOODS:
         raise ValueError(f"unknown likelihood {name!r}; known: {', '.join(LIKELIHOODS)}")
     return Independent(LIKELIHOODS[name](logits), 3, validate_args=False)
 
 
 def gaussian_ceiling(dimensions: int) -> float:
-    """-(D/2) log 2π nats: no density N(x̂, I) of D pixels can exceed it, nor can an average of such."""
+    """-(D/2) log 2π nats: no density N(x̂, I) of D ≥ 1 pixels can exceed it, nor can an average of such."""
+    if dimensions < 1:
+        raise ValueError(f"a density needs at least 1 dimension, got {dimensions}")
     return -0.5 * dimensions * math.log(2 * math.pi)
 
 
@@ -127,7 +171,7 @@ def gaussian_kl(mean: Tensor, scale: Tensor, variance: Tensor | float = 1.0) -> 
     """KL( N(μ, diag σ²) ‖ N(0, v I) ) = ½ Σ_i [ (μ_i² + σ_i²) / v - 1 - log(σ_i² / v) ].
 
     Args:
-        mean, scale: (B, d), ``scale`` positive.
+        mean, scale: (B, d), ``scale`` positive, and so is its square: above 1e-19 in single precision.
         variance: v > 0, a number or (B, 1).
 
     Returns:
@@ -174,6 +218,8 @@ def total_correlation(logits: Tensor) -> Tensor:
     Returns:
         (B,), nats. Source: Kim & Mnih 2018, section 3.
     """
+    if logits.ndim != 2 or logits.shape[1] != 2:
+        raise ValueError(f"a critic's logits must be (B, 2), got {tuple(logits.shape)}")
     return logits[:, 0] - logits[:, 1]
 
 
@@ -182,6 +228,8 @@ def importance_weighted_log_likelihood(log_weights: Tensor, dim: int = 0) -> Ten
 
     A lower bound on log p(x) in expectation that rises to it with S (Burda, Grosse & Salakhutdinov 2016).
     """
+    if not log_weights.numel():
+        raise ValueError(f"at least 1 sample is needed, got log-weights of shape {tuple(log_weights.shape)}")
     return torch.logsumexp(log_weights, dim) - math.log(log_weights.shape[dim])
 
 
@@ -199,6 +247,11 @@ def hamilton_jacobi_residual(time_derivative: Tensor, gradient: Tensor, force: T
     Returns:
         (B,), latent² per frame². Source: Song et al. 2023, section 3; Benamou & Brenier 2000.
     """
+    shapes = tuple(time_derivative.shape), tuple(gradient.shape)
+    if gradient.ndim != 2 or shapes[0] != shapes[1][:1]:  # or it would broadcast to (B, B)
+        raise ValueError(f"∂_t u must be (B,) and ∇u (B, d), got {shapes[0]} and {shapes[1]}")
+    if isinstance(force, Tensor) and force.ndim and force.shape != time_derivative.shape:
+        raise ValueError(f"the force must be a number or (B,), as ∂_t u is, got {tuple(force.shape)}")
     return time_derivative + 0.5 * gradient.square().sum(-1) - force
 
 
@@ -213,4 +266,7 @@ def wave_residual(second_time_derivative: Tensor, laplacian: Tensor, speed: Tens
     Returns:
         (B,). Source: Song, Keller, Sebe & Welling 2023 (Latent Traversals in Generative Models as Potential Flows).
     """
+    shapes = [tuple(x.shape) for x in (second_time_derivative, laplacian, speed) if isinstance(x, Tensor) and x.ndim]
+    if len(set(shapes)) > 1:  # or they would broadcast to (B, B)
+        raise ValueError(f"∂_tt u, Δu and the speed must be of one shape (B,), got {shapes}")
     return second_time_derivative - speed**2 * laplacian

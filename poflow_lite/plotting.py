@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -45,7 +46,7 @@ def figure(width: float = 7.0, height: float = 3.0, rows: int = 1, columns: int 
 
 def show(fig: Figure, alt: str) -> None:
     """Display a figure in a notebook with its alternative text, for readers who do not see it."""
-    _show("image/png", _png(fig).getvalue(), alt)
+    _show("image/png", _png(fig), alt)
 
 
 def show_gif(data: bytes, alt: str) -> None:
@@ -54,40 +55,97 @@ def show_gif(data: bytes, alt: str) -> None:
 
 
 def _show(kind: str, data: bytes, alt: str) -> None:
-    """As HTML: JupyterLab and nbconvert ignore an alternative text in the metadata of an image, and nbconvert GIFs."""
     from IPython.display import display
 
-    image = f'<img src="data:{kind};base64,{b64encode(data).decode()}" alt="{escape(alt)}" style="max-width:100%">'
-    display({"text/html": image, "text/plain": f"[figure] {alt}"}, raw=True)
+    display({"text/html": _html(kind, data, alt), "text/plain": f"[figure] {alt}"}, raw=True)
 
 
-def _png(fig: Figure) -> io.BytesIO:
+def _html(kind: str, data: bytes, alt: str) -> str:
+    """JupyterLab and nbconvert ignore an alternative text in the metadata of an image, and nbconvert GIFs: so HTML."""
+    if not alt.strip():
+        raise ValueError("alt is empty: say in a sentence what the figure shows, for readers who do not see it")
+    return f'<img src="data:{kind};base64,{b64encode(data).decode()}" alt="{escape(alt)}" style="max-width:100%">'
+
+
+def _png(fig: Figure) -> bytes:
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png")
-    return buffer
+    return buffer.getvalue()
 
 
-def explore(draw: Callable[..., Figure], alt: str, **choices: Sequence[Any]) -> None:
+def explore(
+    draw: Callable[..., Figure],
+    alt: str,
+    start: Mapping[str, Any] | None = None,
+    labels: Mapping[str, str] | None = None,
+    play: str | None = None,
+    **choices: Sequence[Any] | Mapping[str, Any],
+) -> None:
     """Show one slider for each argument of ``draw`` and redraw its figure as they move.
 
-    The saved notebook drops the sliders: put a static figure of several settings before them, so that the printed page
-    and the live one tell the same story.
+    Where no sliders are alive (a printed page, a saved notebook) the figure at the start is shown. While a slider is
+    dragged the figure follows, provided that drawing it took less than 0.2 s the first time.
 
     Args:
         draw: keyword arguments, one value of each of ``choices``, ↦ figure.
         alt: alternative text of the figure.
-        choices: argument name ↦ the values that its slider offers, in order.
+        start: argument name ↦ value to begin with; the first of its values where a name is absent.
+        labels: argument name ↦ what people read beside its slider; the name itself where it is absent.
+        play: name of the argument, such as the time, that gets a button that runs through its values.
+        choices: argument name ↦ the values that its slider offers, in order, or what people read ↦ value.
+
+    Raises:
+        ValueError: for no values, a start that is not among them, or a name that is no argument.
     """
     import ipywidgets
     from IPython.display import display
 
-    options = {"continuous_update": False, "style": {"description_width": "initial"}}
-    sliders = {
-        name: ipywidgets.SelectionSlider(options=list(values), description=name.replace("_", " "), **options)
-        for name, values in choices.items()
-    }
-    output = ipywidgets.interactive_output(lambda **values: show(draw(**values), alt), sliders)
-    display(ipywidgets.VBox([*sliders.values(), output]))
+    labels, pairs = labels or {}, {name: _pairs(values) for name, values in choices.items()}
+    if strange := [name for name in (*(start or {}), *labels, *filter(None, [play])) if name not in pairs]:
+        raise ValueError(f"no slider is called {strange[0]!r}; there are: {', '.join(pairs) or 'none'}")
+    index = {name: _index(name, pairs[name], start or {}) for name in pairs}
+    began = time.perf_counter()
+    first = _html("image/png", _png(draw(**{name: pairs[name][i][1] for name, i in index.items()})), alt)
+    seconds = time.perf_counter() - began
+    picture, sliders, rows = ipywidgets.HTML(first), {}, []
+
+    def redraw(_: Any) -> None:
+        try:
+            drawn = draw(**{name: slider.value for name, slider in sliders.items()})
+            picture.value = _html("image/png", _png(drawn), alt)
+        except Exception as error:  # its traceback would go to a log that nobody reads
+            picture.value = f"<pre>{escape(f'{type(error).__name__}: {error}')}</pre>"
+
+    for name, i in index.items():
+        label = labels.get(name, name.replace("_", " "))
+        options = {"description": label, "tooltip": label, "style": {"description_width": "initial"}}
+        slider = ipywidgets.SelectionSlider(options=pairs[name], index=i, continuous_update=seconds < 0.2, **options)
+        slider.observe(redraw, "value")
+        sliders[name] = slider
+        rows.append(slider)
+        if name == play:
+            timing = {"max": len(pairs[name]) - 1, "interval": max(200, int(1500 * seconds))}
+            button = ipywidgets.Play(value=i, tooltip=f"play {label}", **timing)
+            ipywidgets.jslink((button, "value"), (slider, "index"))
+            rows[-1] = ipywidgets.HBox([slider, button])
+    # One output in two forms: a front end without widgets, or without this kernel, shows the figure.
+    view = ipywidgets.VBox([*rows, picture])._repr_mimebundle_()
+    display({**view, "text/html": first, "text/plain": f"[figure] {alt}"}, raw=True)
+
+
+def _pairs(values: Sequence[Any] | Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What people read beside a slider, and the value."""
+    if isinstance(values, Mapping):
+        return list(values.items())
+    return [(f"{value:g}" if isinstance(value, float) else str(value), value) for value in values]
+
+
+def _index(name: str, pairs: list[tuple[str, Any]], start: Mapping[str, Any]) -> int:
+    values = [value for _, value in pairs]
+    if not values or start.get(name, values[0]) not in values:
+        begins = f", not its start {start[name]!r}" if name in start else ""
+        raise ValueError(f"the slider {name!r} offers {values}{begins}: give values, the start among them")
+    return values.index(start.get(name, values[0]))
 
 
 # --- images -------------------------------------------------------------------------------------------------------
@@ -163,7 +221,7 @@ def figure_gif(draw: Callable[[int], Figure], frames: int, milliseconds: int = 1
     from PIL import Image
 
     adaptive = {"palette": Image.Palette.ADAPTIVE, "colors": 64}
-    pictures = [Image.open(_png(draw(i))).convert("P", **adaptive) for i in range(frames)]
+    pictures = [Image.open(io.BytesIO(_png(draw(i)))).convert("P", **adaptive) for i in range(frames)]
     return _animation(pictures, milliseconds, bounce)
 
 

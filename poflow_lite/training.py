@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from poflow_lite.io import load_checkpoint, save_checkpoint
+from poflow_lite.io import checkpoint_bytes, load_checkpoint, require_weights, save_checkpoint
+from poflow_lite.settings import Count, Natural, Positive, checked
 
-__all__ = ["Losses", "Schedule", "Terms", "fit", "load_weights", "resolve_device", "step_generator"]
+__all__ = ["Losses", "Schedule", "Terms", "fit", "load_weights", "require_fitting", "resolve_device", "step_generator"]
 
 
 class Terms(Protocol):
@@ -96,22 +98,16 @@ class Schedule:
         clip: largest norm of the gradient, all parameters together; a guard, seldom reached.
 
     Raises:
-        ValueError: for fewer than one step, a negative warm-up, or a rate or norm that is not positive and finite.
+        ValueError: for fewer than one step, a negative warm-up, or a rate or norm that is not positive.
     """
 
-    steps: int
-    learning_rate: float = 2e-3
-    warmup: int = 100
-    clip: float = 1e4
+    steps: Count
+    learning_rate: Positive = 2e-3
+    warmup: Natural = 100
+    clip: Annotated[float, Field(gt=0)] = 1e4
 
     def __post_init__(self):
-        for name, least in (("steps", 1), ("warmup", 0)):
-            value = getattr(self, name)
-            if value != int(value) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
-        for name in ("learning_rate", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+        checked(type(self), vars(self))
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0, 1, ..., steps - 1."""
@@ -126,13 +122,14 @@ def fit(
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     run: dict[str, Any] | None = None,
     notes: dict[str, Any] | None = None,
     resume: bool = False,
-    save_every: int = 250,
+    save_every_seconds: float = 30.0,
     log_every: int = 25,
     progress: bool = True,
+    finish: Callable[[], None] | None = None,
 ) -> list[dict[str, float]]:
     """Minimise ``model.terms(batch).loss`` and return the history of its terms.
 
@@ -141,12 +138,14 @@ def fit(
         sample: draws a batch, which can move ``.to(device)``, from a CPU generator; called once a step.
         schedule: steps, learning rate, clipping.
         seed: with the step number it determines every draw of the run.
-        checkpoint: safetensors file to write every ``save_every`` steps and at the end; none is written by default.
+        checkpoint: safetensors file to write every ``save_every_seconds``, after the step that is under way, and at the
+            end; none is written by default. What cannot be saved is refused before the first step.
         run: what determines the run, as JSON; recorded in the checkpoint, and ``resume`` requires the same.
         notes: what else to record there.
         resume: continue from ``checkpoint`` where it exists; on a CPU the result is bit for bit that of one run.
         log_every: steps between entries of the history.
         progress: show a bar with every term.
+        finish: called after the last step and before the last checkpoint, which holds what it does to the model.
 
     Returns:
         One dictionary per entry: step, seconds since the start, learning rate, loss and the batch mean of each term,
@@ -154,43 +153,56 @@ def fit(
 
     Raises:
         FloatingPointError: if the loss stops being finite; the message names the term and the step.
-        ValueError: if ``checkpoint`` belongs to another run, or is damaged.
+        ValueError: if ``checkpoint`` belongs to another run, or is damaged; for what cannot be saved.
     """
     from tqdm.auto import tqdm
 
+    require_weights(save_every_seconds=save_every_seconds)
     model.to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99))
-    first, history, began = 0, [], time.perf_counter()
-    if resume and checkpoint is not None and checkpoint.is_file():
-        first, history = _restore(checkpoint, model, optimizer, run)
-        began -= history[-1]["seconds"] if history else 0.0
+    first, history, saved = 0, [], time.perf_counter()
+    if checkpoint is not None:
+        checkpoint_bytes(model, {"run": run, "notes": notes})
+        if resume and Path(checkpoint).is_file():
+            first, history = _restore(Path(checkpoint), model, optimizer, run, schedule.steps)
+    began = saved - (history[-1]["seconds"] if history else 0.0)
 
     bar = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, disable=not progress,
                desc="training", unit="step", mininterval=0.5)  # fmt: skip
     for step in bar:
         batch = sample(step_generator(seed, step, "data")).to(device)
         terms = model.terms(batch, step_generator(seed, step, "noise", device))
-        loss = terms.loss
-        _require_finite(loss, terms, step)
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step)
-        optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
-        _require_finite_gradient(norm, model, step)
-        optimizer.step()
-
+        loss = _descend(model, terms, optimizer, schedule, step)
         done = step + 1
-        if done % log_every == 0 or done == schedule.steps:
+        last = done == schedule.steps
+        if done % log_every == 0 or last:
             summary = terms.summary()
             entry = {"step": done, "seconds": time.perf_counter() - began, "learning_rate": schedule.rate(step)}
             history.append({**entry, "loss": loss.item(), **summary})
             bar.set_postfix({name: f"{value:.0f}" for name, value in summary.items()}, refresh=False)
-        if checkpoint is not None and (done % save_every == 0 or done == schedule.steps):
-            record = {"run": run, "notes": notes, "step": done, "history": history}
-            save_checkpoint(checkpoint, model, record, optimizer)
+        if last and finish is not None:
+            finish()
+        if checkpoint is not None and (last or time.perf_counter() - saved >= save_every_seconds):
+            save_checkpoint(
+                checkpoint, model, {"run": run, "notes": notes, "step": done, "history": history}, optimizer
+            )
+            saved = time.perf_counter()
     model.eval()
     return history
+
+
+def _descend(model: nn.Module, terms: Terms, optimizer: torch.optim.Optimizer, schedule: Schedule, step: int) -> Tensor:
+    """One step of the optimiser; gives the loss before it."""
+    loss = terms.loss
+    _require_finite(loss, terms, step)
+    for group in optimizer.param_groups:
+        group["lr"] = schedule.rate(step)
+    optimizer.zero_grad()
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+    _require_finite_gradient(norm, model, step)
+    optimizer.step()
+    return loss
 
 
 def _require_finite(loss: Tensor, terms: Terms, step: int) -> None:
@@ -214,31 +226,69 @@ def _require_finite_gradient(norm: Tensor, model: nn.Module, step: int) -> None:
 
 
 def _restore(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, run: dict[str, Any] | None
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, run: dict[str, Any] | None, steps: int
 ) -> tuple[int, list[dict[str, float]]]:
     """Load weights and optimiser state in place; return the step to go on with and the history so far."""
     saved = load_checkpoint(path)
-    before, now = saved.metadata["run"] or {}, run or {}
+    before, now, done = saved.metadata["run"] or {}, run or {}, saved.metadata["step"]
     if before != now:
         different = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         raise ValueError(
             f"{path} belongs to another run (different: {', '.join(different)}): "
             "resume with the settings it was started with, or choose another folder"
         )
+    if done > steps:
+        raise ValueError(f"{path} has done {done} steps, more than the {steps} asked for: choose another folder")
     load_weights(model, saved.model, path)
-    optimizer.load_state_dict({"state": saved.optimizer, "param_groups": optimizer.state_dict()["param_groups"]})
-    return saved.metadata["step"], saved.metadata["history"]
+    if done < steps:
+        _require_moments(path, saved.optimizer, list(model.parameters()))
+        optimizer.load_state_dict({"state": saved.optimizer, "param_groups": optimizer.state_dict()["param_groups"]})
+    return done, saved.metadata["history"]
+
+
+def _require_moments(path: Path, states: dict[int, dict[str, Tensor]], parameters: list[nn.Parameter]) -> None:
+    """Raise a ValueError unless these are Adam's states of some of the parameters: it would take others unseen."""
+    moments = ("exp_avg", "exp_avg_sq")
+    for number, state in states.items():
+        own = parameters[number] if 0 <= number < len(parameters) else None
+        if own is None or state.keys() != {"step", *moments} or any(
+            (state[name].shape, state[name].dtype) != (own.shape, own.dtype) or not state[name].isfinite().all()
+            for name in moments
+        ):  # fmt: skip
+            raise ValueError(
+                f"{path} holds a state of Adam that does not fit this model: train again in another folder"
+            )
+    if not states:
+        raise ValueError(
+            f"{path} holds no state of Adam, as exported copies do: it can be loaded and measured, but not trained on"
+        )
+
+
+def require_fitting(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Raise a ValueError unless names, shapes and dtypes of a file's weights are those of ``model``.
+
+    Half precision may stand for a higher one, as in exported copies.
+    """
+    own = model.state_dict()
+    fits = own.keys() == weights.keys() and all(
+        weights[name].shape == value.shape
+        and weights[name].dtype in ({value.dtype, torch.float16} if value.is_floating_point() else {value.dtype})
+        for name, value in own.items()
+    )
+    if not fits:
+        raise ValueError(
+            f"{path} holds another model than {type(model).__name__} with these settings: load it with its own"
+        )
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     """Load a state dictionary, all of it.
 
     Raises:
-        ValueError: if names or shapes are not those of ``model``.
+        ValueError: if names, shapes or dtypes are not those of ``model``, or a weight is NaN or infinite.
     """
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path} holds another model than {type(model).__name__} with these settings: load it with its own"
-        ) from error
+    require_fitting(model, weights, path)
+    bad = [name for name, _ in model.named_parameters() if not weights[name].isfinite().all()]
+    if bad:
+        raise ValueError(f"{path} holds weights that are NaN or infinite ({', '.join(bad[:3])}): train again")
+    model.load_state_dict(weights)

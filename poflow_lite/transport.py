@@ -3,7 +3,8 @@
 Plans and distances are those of POT, the Python Optimal Transport library (Flamary et al. 2021), with our shapes, units
 and errors. ``source`` is a cloud x (n, d) and ``target`` a cloud y (m, d); their weights a (n,) and b (m,) are at least
 0 and sum to 1, None for equal ones. Costs are squared Euclidean distances, latent². Results are detached, in the dtype
-of the first argument. Other shapes, empty clouds, integers, NaN and unsound weights are a ValueError everywhere.
+of the first argument. Other shapes, empty clouds, integers, NaN, entries whose squares overflow and unsound weights are
+a ValueError everywhere.
 Source, where no other is named: Peyré & Cuturi, Computational Optimal Transport, 2019.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -34,8 +36,7 @@ def _require_shape(what: str, x: Tensor, shape: tuple[int | str, ...], hint: str
         raise ValueError(f"{what} is empty, of shape {tuple(x.shape)}: give at least one point of one dimension")
 
 
-def _array(what: str, x: Tensor, shape: tuple[int | str, ...], hint: str = "") -> np.ndarray:
-    """x as the float64 array that POT needs, once its shape and entries are known to be sound."""
+def _require_sound(what: str, x: Tensor, shape: tuple[int | str, ...], hint: str = "") -> None:
     _require_shape(what, x, shape, hint)
     if not x.is_floating_point():
         raise ValueError(f"{what} must be floating-point, got {x.dtype}; convert it by .float() or .double()")
@@ -43,6 +44,13 @@ def _array(what: str, x: Tensor, shape: tuple[int | str, ...], hint: str = "") -
         raise ValueError(
             f"{what} has {bad} NaN or infinite entries of {x.numel()}; drop these points, or find where they arose"
         )
+    if (largest := x.detach().abs().max().item()) > 1e140:
+        raise ValueError(f"{what} has entries up to {largest:.3g}, whose squares overflow; rescale it below 1e140")
+
+
+def _array(what: str, x: Tensor, shape: tuple[int | str, ...], hint: str = "") -> np.ndarray:
+    """x as the float64 array that POT needs, once its shape and entries are known to be sound."""
+    _require_sound(what, x, shape, hint)
     return x.detach().cpu().double().numpy()
 
 
@@ -60,15 +68,24 @@ def _weights(what: str, weights: Tensor | None, count: int) -> np.ndarray:
     return w / w.sum()
 
 
-def _problem(source: Tensor, target: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[np.ndarray, ...]:
-    """a, b and the costs (n, m) of the clouds moved to mean 0.
+def _unit(*arrays: np.ndarray) -> float:
+    """A power of two near the largest entry: in this unit no square underflows, and no digit changes."""
+    return 2.0 ** math.frexp(max(abs(array).max() for array in arrays))[1]
+
+
+def _problem(
+    source: Tensor, target: Tensor, a: Tensor | None, b: Tensor | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """a, b, the costs (n, m) of the clouds moved to median 0, and the unit of length in which they are.
 
     Moving a cloud changes the cost of all plans by the same amount, so the best plan stays, and a large shift between
-    the clouds hides no digits; nor does cdist expand the square, as ot.dist does.
+    the clouds hides no digits, nor does an outlier; nor does cdist expand the square, as ot.dist does.
     """
     x, y = _clouds(source, target)
-    costs = cdist(x - x.mean(0), y - y.mean(0), "sqeuclidean")
-    return _weights("weights a", a, len(x)), _weights("weights b", b, len(y)), costs
+    x, y = x - np.median(x, 0), y - np.median(y, 0)
+    unit = _unit(x, y)
+    costs = cdist(x / unit, y / unit, "sqeuclidean")
+    return _weights("weights a", a, len(x)), _weights("weights b", b, len(y)), costs, unit
 
 
 @dataclass
@@ -99,7 +116,9 @@ class Plan:
 
 
 def _plan(source: Tensor, target: Tensor, matrix: np.ndarray) -> Plan:
-    cost = float((matrix * cdist(*_clouds(source, target), "sqeuclidean")).sum())
+    x, y = _clouds(source, target)
+    unit = _unit(x, y)
+    cost = float((matrix * cdist(x / unit, y / unit, "sqeuclidean")).sum() * unit * unit)
     source = source.detach()
     return Plan(source, target.detach().to(source), torch.from_numpy(matrix).to(source), cost)
 
@@ -110,24 +129,54 @@ def optimal_plan(
     """argmin_P Σ_ij P_ij ‖x_i - y_j‖² with marginals a and b: Kantorovich's problem, by the network simplex.
 
     Exact, in time about cubic in the number of points: 2,000 points against 2,000 take about a second. A RuntimeError
-    if so many ``iterations`` (pivots) do not suffice.
+    if so many ``iterations`` (pivots) do not suffice, or if rounding hides the optimum, as it can where outliers carry
+    next to no mass: no plan is returned whose cost is not known to be the least, by the dual problem, to eight digits.
 
     >>> optimal_plan(torch.tensor([[0.0], [10.0]]), torch.tensor([[12.0], [1.0]])).cost
     2.5
     """
+    a, b, costs, _ = _problem(source, target, a, b)
+    reduced = costs - costs.min(1, keepdims=True)  # the same best plan, without what an outlier costs in any case
+    reduced -= reduced.min(0)
+    ceiling = reduced.max()
+    while True:
+        matrix, gap = _certified(a, b, reduced, ceiling, iterations)
+        cost = (matrix * costs).sum()
+        if gap <= 1e-8 * cost:
+            return _plan(source, target, matrix)
+        # What no good plan uses may be cheaper than it is: outliers then hide no more digits of the others' costs.
+        before, ceiling = ceiling, 2 * min(costs.shape) * reduced[matrix > 0].max()
+        if not 0 < ceiling < 0.1 * before:
+            raise RuntimeError(
+                f"no optimal plan of {len(a)} x {len(b)} points: the one found may cost {gap / cost:.1e} of its cost "
+                "more than the best; leave out outliers, or points of next to no weight"
+            )
+
+
+def _certified(
+    a: np.ndarray, b: np.ndarray, costs: np.ndarray, ceiling: float, iterations: int
+) -> tuple[np.ndarray, float]:
+    """The best plan for costs cut off at a ceiling, and how much more than the best it can cost without the ceiling.
+
+    For any u and v with u_i + v_j ≤ C_ij, as are 0 and 0 here, no plan costs less than Σ a_i u_i + Σ b_j v_j. Source:
+    section 2.5.
+    """
     import ot
 
-    a, b, costs = _problem(source, target, a, b)
-    scaled = costs / (costs.max() or 1.0)  # POT's tolerance is absolute: tiny costs would end in any plan, unnoticed
+    scale = ceiling or 1.0  # POT's tolerance is absolute: tiny costs would end in any plan, unnoticed
+    options = {"numItermax": iterations, "log": True, "center_dual": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what POT would warn of is raised below
-        matrix, log = ot.emd(a, b, scaled, numItermax=iterations, log=True)
+        matrix, log = ot.emd(a, b, np.minimum(costs, ceiling) / scale, **options)
     if log["warning"]:
         raise RuntimeError(
             f"no optimal plan of {len(a)} x {len(b)} points after {iterations} iterations; give more iterations or "
             f"fewer points (POT: {log['warning']})"
         )
-    return _plan(source, target, matrix)
+    slack = costs - scale * log["u"][:, None]
+    slack -= slack.min(0)  # less the best v
+    slack -= slack.min(1, keepdims=True)  # and what u can gain
+    return matrix, float(min((matrix * slack).sum(), (matrix * costs).sum()))  # costs are at least 0
 
 
 def sinkhorn(
@@ -150,11 +199,11 @@ def sinkhorn(
 
     if not 0 < epsilon < math.inf:
         raise ValueError(f"epsilon must be positive and finite, got {epsilon}; for epsilon = 0 use optimal_plan")
-    a, b, costs = _problem(source, target, a, b)
+    a, b, costs, unit = _problem(source, target, a, b)
     kept, matrix = np.ix_(a > 0, b > 0), np.zeros_like(costs)  # no logarithm of 0
     options = {"numItermax": iterations, "stopThr": tolerance, "warn": False, "log": True}
-    with np.errstate(over="ignore"):  # POT also reports exp of its logarithms, which are not used
-        matrix[kept], log = ot.bregman.sinkhorn_log(a[a > 0], b[b > 0], costs[kept], epsilon, **options)
+    with np.errstate(over="ignore", invalid="ignore"):  # POT also reports exp of its logarithms, which are not used
+        matrix[kept], log = ot.bregman.sinkhorn_log(a[a > 0], b[b > 0], costs[kept], epsilon / unit / unit, **options)
     if not log["err"][-1] < tolerance:
         raise RuntimeError(
             f"after {iterations} iterations at epsilon = {epsilon} the target's marginal is off by "
@@ -179,8 +228,8 @@ def sliced_wasserstein(source: Tensor, target: Tensor, projections: int = 128, s
     """
     import ot
 
-    if projections < 1:
-        raise ValueError(f"at least 1 projection is needed, got {projections}")
+    if not (isinstance(projections, Integral) and projections >= 1):
+        raise ValueError(f"projections must be an integer of at least 1, got {projections}")
     x, y = _clouds(source, target)
     directions = np.random.default_rng(seed).standard_normal((x.shape[1], projections))  # POT would reseed its own
     directions /= np.linalg.norm(directions, axis=0)
@@ -196,7 +245,8 @@ def _gaussians(*moments: Tensor) -> tuple[np.ndarray, ...]:
         s = _array(f"covariance_{i}", moments[2 * i + 1], (len(m), len(m)), f"mean_{i} has {len(m)} dimensions")
         if (asymmetry := abs(s - s.T).max()) > 1e-5 * abs(s).max():
             raise ValueError(f"covariance_{i} must be symmetric, S and its transpose differ by {asymmetry:.3g}")
-        if (eigenvalues := np.linalg.eigvalsh(s))[0] <= 1e-8 * eigenvalues[-1]:  # POT's square roots would end in NaN
+        eigenvalues = np.linalg.eigvalsh(s)
+        if eigenvalues[0] <= max(1e-8 * eigenvalues[-1], 1e-140):  # POT's square roots would end in NaN
             raise ValueError(
                 f"covariance_{i} must be positive definite, its eigenvalues go from {eigenvalues[0]:.3g} to "
                 f"{eigenvalues[-1]:.3g}; add at least 1e-8 of the largest to the diagonal"
@@ -259,8 +309,9 @@ def kinetic_energy(z: Tensor) -> Tensor:
 
 
 def _energy(z: Tensor) -> tuple[Tensor, float]:
-    """Paths (B, T+1, d) as float64, known to be sound, and their mean kinetic energy."""
-    z = torch.from_numpy(_array("z", z, ("B", "T+1", "d")))
+    """Paths (B, T+1, d) as float64, known to be sound, in their own unit, and their mean kinetic energy."""
+    paths = _array("z", z, ("B", "T+1", "d"))
+    z = torch.from_numpy(paths / _unit(paths))
     return z, kinetic_energy(z).mean().item()
 
 
@@ -293,8 +344,8 @@ def hopf_lax(initial: Tensor, support: Tensor, z: Tensor, t: float) -> Tensor:
     """
     if not 0 < t < math.inf:
         raise ValueError(f"t must be positive and finite, got {t}; at t = 0 the solution is u_0 itself")
-    _require_shape("support", support, ("n", "d"), "points on a line are y[:, None]")
-    _require_shape("initial", initial, (len(support),), "give one value for each point of the support")
-    _require_shape("z", z, ("B", support.shape[1]), "z must lie in the space of the support")
+    _require_sound("support", support, ("n", "d"), "points on a line are y[:, None]")
+    _require_sound("initial", initial, (len(support),), "give one value for each point of the support")
+    _require_sound("z", z, ("B", support.shape[1]), "z must lie in the space of the support")
     distances = torch.cdist(z, support, compute_mode="donot_use_mm_for_euclid_dist")
     return (initial + distances.square() / (2 * t)).amin(1)

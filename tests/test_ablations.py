@@ -67,7 +67,7 @@ def test_what_the_data_cannot_have_is_left_out_with_a_reason():
     ("options", "message"),
     [
         ({"groups": ("field", "depht")}, "unknown group 'depht'; known: hamilton-jacobi, force, initial"),
-        ({"split": "exam"}, "unknown split 'exam'"),
+        ({"split": "exam"}, "split must be 'train', 'validation' or 'test', got 'exam'"),
         ({"changes": {"gamma": 1.0}}, "unknown setting of flow-factorized 'gamma'"),
         ({"groups": ("hamilton-jacobi",), "changes": {"field": "free"}}, "hamilton_jacobi = 10.0 needs a potential"),
     ],

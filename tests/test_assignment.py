@@ -5,7 +5,7 @@ import torch
 from tiny import SHAPE, generator
 
 from poflow_lite.datasets import TransformationSequences
-from poflow_lite.metrics import Donors, field_use, infer_all, with_own_coefficients
+from poflow_lite.metrics import Donors, field_use, infer_all, match_transformations, with_own_coefficients
 
 K, M = 3, 4
 
@@ -91,3 +91,15 @@ def test_matching_and_usage_say_which_field_moves_what():
 def test_other_shapes_are_refused(shape, count):
     with pytest.raises(ValueError, match=r"coefficients \(N, M\) and k \(N,\) are needed, got"):
         field_use(torch.zeros(shape), torch.zeros(count, dtype=torch.long))
+
+
+def test_a_coefficient_that_is_none_an_index_that_is_none_and_a_donor_that_is_none_are_refused(sequences):
+    for coefficients, k in ((torch.tensor([[float("nan")]]), 0), (torch.ones(1, 1), -1), (torch.ones(1, 1), 0.5)):
+        with pytest.raises(ValueError, match="coefficients must be finite and k integers from 0"):
+            field_use(coefficients, torch.tensor([k]))
+    with pytest.raises(ValueError, match=r"must be integers, got torch.float32"):
+        match_transformations(torch.zeros(3), torch.zeros(3).long(), 2)
+    donors = Donors(Brightness(), sequences)
+    donors.coefficients, donors.k = donors.coefficients[donors.k > 0], donors.k[donors.k > 0]
+    with pytest.raises(ValueError, match=r"no donor of k = 0; there are donors of \[1, 2\]"):
+        donors(sequences.batch(torch.arange(2), 0))

@@ -41,6 +41,11 @@ def test_the_share_is_zero_for_fields_that_commute_and_one_where_nothing_cancels
     z, x = torch.diag(torch.tensor([1.0, -1.0])), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     shares = bracket_shares(make_quadratic(torch.stack([z, x])), points(latent=2))  # they anticommute
     torch.testing.assert_close(shares, 1.0 - torch.eye(2))
+    for unit in (1e-160, 1e-12, 1e150):  # the share has none
+        torch.testing.assert_close(bracket_shares(make_quadratic(torch.stack([z, x])), unit * points(latent=2)), shares)
+    assert not bracket_shares(make_quadratic(0 * torch.stack([z, x])), points(latent=2)).any()
+    with pytest.raises(ValueError, match="at least 1 point is needed"):
+        bracket_shares(make_quadratic(torch.stack([z, x])), points(0, 2))
 
 
 class Pixels(torch.nn.Linear):

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 from poflow_lite import cli, experiments, studies
 from poflow_lite.experiments import runs
 from poflow_lite.plotting import figure
+from poflow_lite.settings import checked
 from poflow_lite.studies.study import Study
 
 TINY = {
@@ -110,7 +112,9 @@ def measure(folder, number, **others):
     return {"value": number, **others}
 
 
-def cells(data="digits", seeds=(0, 1), numbers=(1, 2), vary=None, scores=True, changes=None):
+def cells(
+    data="digits", seeds: Sequence[int] = (0, 1), numbers: Sequence[int] = (1, 2), vary=None, scores=True, changes=None
+):
     return {f"cell-{n}": {"number": n, "given": [data, seeds, vary, scores, changes]} for n in numbers}
 
 
@@ -144,7 +148,7 @@ def toy(run, tmp_path, monkeypatch):
         (["--set", "seeds=3", "--set", "numbers=all"], {"seeds": [3]}),
         (["--set", "scores=false", "--set", "numbers=2,1"], {"scores": False, "numbers": [2, 1]}),
         (["--set", "steps=7", "--set", "channels=8", "--set", "field=free"],
-         {"changes": {"steps": 7, "channels": [8], "field": "free"}}),
+         {"changes": {"steps": 7, "channels": 8, "field": "free"}}),
         (["--set", "vary=beta=0.1,1", "--set", "vary=hamilton-jacobi=0"],
          {"vary": {"beta": [0.1, 1], "hamilton_jacobi": [0]}}),
     ],
@@ -188,7 +192,8 @@ def test_the_command_that_stands_beside_a_record_asks_for_its_settings(run, monk
     assert run("study", *RECORDS[name])[0] == 0
     recorded = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
     asked = {key: value for key, value in seen.items() if key not in ("jobs", "backend")}
-    settings = studies.settings_of(studies.STUDIES[recorded["study"]]) | asked
+    study = studies.STUDIES[recorded["study"]]
+    settings = studies.settings_of(study) | checked(study.cells, asked)
     assert json.loads(json.dumps(settings)) == recorded["settings"]
 
 
@@ -204,23 +209,26 @@ def test_the_command_that_stands_beside_a_record_asks_for_its_settings(run, monk
         (["train", "--device", "abacus"], "unknown device 'abacus'"),
         (["train", "--set", "start=upside-down"], "start must be 'fixed' or 'random', got 'upside-down'"),
         (["train", "--set", "likelihood=poisson"], "unknown likelihood 'poisson'; known: bernoulli"),
-        (["train", "--set", "precision=int4"], "unknown precision 'int4'; known: float32, bfloat16"),
-        (["train", "--set", "beta=-1"], "beta must be a finite number of at least 0, got -1"),
+        (["train", "--set", "precision=int4"], "precision must be 'float32' or 'bfloat16', got 'int4'"),
+        (["train", "--set", "beta=-1"], "beta must be greater than or equal to 0, got -1"),
         (["train", "--set", "gamma=1"], "unknown setting of flow-factorized 'gamma'; known: steps"),
         (["train", "--set", "gamma"], "--set takes NAME=VALUE, got 'gamma'"),
-        (["train", "--set", "width=wide"], "width takes a number, got 'wide'"),
-        (["train", "--set", "beta=0.1,1"], "beta takes a number, got (0.1, 1)"),
+        (["train", "--set", "width=wide"], "width must be a valid integer, got 'wide'"),
+        (["train", "--set", "beta=0.1,1"], "beta must be a valid number, got (0.1, 1)"),
         (["train", "--set", "seeds=3"], "unknown setting 'seeds'; known: steps"),
-        (["train", "--set", "hamilton_jacobi=-1"], "hamilton_jacobi must be a finite number of at least 0, got -1"),
-        (["train", "--set", "field=curly"], "unknown field 'curly'; known: gradient, free, divergence-free"),
+        (["train", "--set", "hamilton_jacobi=-1"], "hamilton_jacobi must be greater than or equal to 0, got -1"),
+        (["train", "--set", "field=curly"], "field must be 'gradient', 'free' or 'divergence-free', got 'curly'"),
         (["study", "spelling"], "unknown study 'spelling'; known: comparison, ablations, generalisation, cost"),
         (["study", "comparison", "--set", "models=gan"], "unknown model 'gan'"),
         (
             ["study", "comparison", "--set", "colour=red"],
             "unknown setting of the study comparison 'colour'; known: data",
         ),
-        (["study", "comparison", "--set", "vary=beta"], "vary takes settings with their values, such as --set vary="),
-        (["study", "comparison", "--set", "scores=some"], "scores takes true or false, got 'some'"),
+        (
+            ["study", "comparison", "--set", "vary=beta"],
+            "vary must be a valid mapping, such as beta=0.03,0.1, got 'beta'",
+        ),
+        (["study", "comparison", "--set", "scores=some"], "scores must be a valid boolean, got 'some'"),
         (["study", "comparison", "--jobs", "0"], "jobs must be at least 1, got 0"),
         (["study", "comparison", "--backend", "slurm"], "unknown backend 'slurm'; known: loky, dask, ray"),
         (["study", "ablations", "--set", "groups=colour"], "unknown group 'colour'; known: hamilton-jacobi, force"),

@@ -198,8 +198,8 @@ def test_beta_can_be_varied_on_the_validation_split(tmp_path):
         ({"models": ("vae", "gan")}, "unknown model 'gan'"),
         ({"budget": "huge"}, "unknown budget 'huge'"),
         ({"vary": {"gamma": [1]}}, "unknown setting of vae 'gamma'"),
-        ({"vary": "beta"}, "vary takes settings with their values"),
-        ({"split": "exam"}, "unknown split 'exam'"),
+        ({"vary": "beta"}, "vary must be a valid mapping, such as beta=0.03,0.1, got 'beta'"),
+        ({"split": "exam"}, "split must be 'train', 'validation' or 'test', got 'exam'"),
         ({"seeds": ()}, "the grid is empty"),
     ],
 )

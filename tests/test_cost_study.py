@@ -274,11 +274,11 @@ def test_table_and_figure_of_the_records(tmp_path, name, exponent, reached):
     [
         ({"axes": ["depth"]}, "unknown axis 'depth'; known: latent, horizon"),
         ({"models": ["gan"]}, "unknown model 'gan'"),
-        ({"models": []}, "costs need models, axes, numbers of steps"),
+        ({"models": []}, "costs need models, axes and numbers of steps"),
         ({"models": ["topographic-vae"], "changes": {**TINY, "capsules": 3}}, "capsules"),
-        ({"steps": [0]}, r"at least 1 of each, got .*\[0\]"),
-        ({"changes": {"steps": 4}}, "no change of recipe"),
-        ({"thresholds": [0.5, 0.0]}, "thresholds are positive shares of the error of no motion"),
+        ({"steps": [0]}, r"steps\[0\] must be greater than or equal to 1"),
+        ({"changes": {"steps": 4}}, "no change of the recipe"),
+        ({"thresholds": [0.5, 0.0]}, r"thresholds\[1\] must be greater than 0"),
     ],
 )
 def test_a_study_refuses_mistakes_before_anything_is_measured(study, tmp_path, options, message):

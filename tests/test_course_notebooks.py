@@ -4,8 +4,10 @@ import copy
 import json
 import re
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
+import nbconvert
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -30,52 +32,109 @@ def test_a_committed_lesson_is_sound(path):
 # --- the set-up cell ----------------------------------------------------------------------------------------------
 
 
-def test_the_repository_address_is_kept_in_one_place():
-    address = re.search(r'^Repository = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
-    assert address == course.REPOSITORY
-    assert course.REPOSITORY in course.setup_cell()
+ADDRESS = r"(https?://|git\+|git@|ssh://)[^\s\"')]*poflow|pip3? install\s[^\n`]*\bpoflow[-_]lite(?![-*])"
 
 
-def test_the_setup_cell_does_nothing_where_the_package_imports(monkeypatch):
+def test_no_address_is_invented_from_which_anybody_could_run_code():
+    """Nobody here owns an address or a name on an index: whoever registered one would be trusted by every lesson."""
+    assert course.SOURCE is None
+    written = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CITATION.cff", "pyproject.toml")]
+    for folder in ("docs", "data", "examples", "notebooks", "poflow_lite"):
+        written += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".md", ".py", ".ipynb")]
+    for path in written:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".ipynb":  # outputs are long, and hold what the sources print
+            text = "\n".join(cell.source for cell in nbformat.reads(text, as_version=4).cells)
+        assert not (found := re.search(ADDRESS, text, re.IGNORECASE)), f"{path}: {found and found[0]}"
+    for bad in ("git+https://x.org/a/PoFlow_lite", "<https://pypi.org/project/poflow-lite>", "pip install poflow_lite"):
+        assert re.search(ADDRESS, bad, re.IGNORECASE), bad
+    assert not re.search(ADDRESS, "pip install poflow_lite-0.1.0-py3-none-any.whl; pip install poflow_lite-*.whl")
+
+
+@pytest.fixture
+def lacking(tmp_path, monkeypatch):
+    """An empty folder on a machine without the package; pip is a list of what it was asked for."""
+    import importlib.util
+
+    real, asked = importlib.util.find_spec, []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "poflow_lite" else real(name))
+    monkeypatch.setattr("subprocess.run", asked.append)  # an installation that fails raises nothing by itself
+    monkeypatch.chdir(tmp_path)
+    return asked
+
+
+def test_the_setup_cell_is_short_and_does_nothing_where_the_package_imports(monkeypatch):
     monkeypatch.setattr("subprocess.run", lambda *a, **o: pytest.fail("it installed something"))
+    assert course.setup_cell().count("\n") < 12
     exec(course.setup_cell(), {})
 
 
-def test_the_setup_cell_installs_elsewhere_keeps_torch_and_says_kindly_when_it_fails(monkeypatch):
-    import importlib.util
-
-    real, called = importlib.util.find_spec, []
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "poflow_lite" else real(name))
-    monkeypatch.setattr("subprocess.run", called.append)  # an installation that fails raises nothing by itself
-    with pytest.raises(AssertionError, match="did not install"):
+def test_the_setup_cell_says_what_to_do_where_there_is_nothing_to_install(lacking):
+    with pytest.raises(AssertionError, match=r"^no poflow_lite \(tried None\): lay its wheel .*, or set SOURCE$"):
         exec(course.setup_cell(), {})
-    assert {f"{name}=={version(name)}" for name in ("torch", "torchvision", "numpy")} < set(called[0])
-    assert f"git+{course.REPOSITORY}" in called[0]
+    assert lacking == []
 
 
-def test_recorded_results_are_found_from_the_repository_and_from_its_notebooks(tmp_path, monkeypatch):
-    for folder in ("data/results", "notebooks"):
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "data/results/x.json").write_text('{"a": 1}')
-    for place in (tmp_path, tmp_path / "notebooks"):
-        monkeypatch.chdir(place)
-        assert course.recorded("x.json") == {"a": 1}
-    with pytest.raises(FileNotFoundError, match=r"no data/results/y.json here: run this from the folder of the course"):
-        course.recorded("y.json")
+def test_the_setup_cell_takes_the_wheel_beside_it_or_the_source_that_is_set_and_keeps_torch(lacking, monkeypatch):
+    for release in ("0.1.0", "0.2.0"):
+        Path(f"poflow_lite-{release}-py3-none-any.whl").touch()
+    for source, wanted in ((None, "poflow_lite-0.2.0-py3-none-any.whl"), ("git+https://ours", "git+https://ours")):
+        monkeypatch.setattr(course.notebooks, "SOURCE", source)
+        with pytest.raises(
+            AssertionError, match=rf"tried {re.escape(wanted)}\): lay"
+        ):  # pip failed: no traceback of it
+            exec(course.setup_cell(), {})
+        pip = lacking.pop()
+        assert pip[1:5] == ["-m", "pip", "install", "--quiet"]
+        assert set(pip[5:]) == {wanted, *(f"{name}=={version(name)}" for name in ("torch", "torchvision", "numpy"))}
 
 
 # --- execution ----------------------------------------------------------------------------------------------------
 
 
+LIVE = """\
+from poflow_lite import plotting
+plotting.show(plotting.figure(2, 2)[0], "a rise & a fall")
+plotting.show_gif(plotting.figure_gif(lambda i: plotting.figure(2, 2)[0], 2), "it moves")
+plotting.explore(lambda t: plotting.figure(1 + t, 2)[0], "at a time", t=[1, 2])"""
+
+
+def exported_alts(notebook):
+    """Alternative texts of the images of a notebook's HTML export, None where one has none but nbconvert's excuse."""
+    page, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
+    found = [re.search(r'\balt="(?!No description)(.+?)"', image) for image in re.findall(r"<img\b[^>]*>", page)]
+    return [alt and alt[1] for alt in found]
+
+
 @pytest.mark.enable_socket  # to the kernel, on this machine
-def test_executing_saves_outputs_and_drops_widget_views(tmp_path):
-    path = write(tmp_path / "00-x.ipynb", new_code_cell("import ipywidgets\nprint(6 * 7)\nipywidgets.IntSlider()"))
+def test_executing_saves_outputs_drops_widget_views_and_every_picture_reaches_readers(tmp_path):
+    path = write(
+        tmp_path / "00-x.ipynb",
+        new_code_cell("import ipywidgets\nprint(6 * 7)\nipywidgets.IntSlider()"),
+        new_code_cell(LIVE),
+    )
     seconds = course.execute(path)
     saved = nbformat.read(path, as_version=4)
     assert [output.get("text") for output in saved.cells[0].outputs] == ["42\n"]
     assert saved.metadata["poflow"]["seconds"] == pytest.approx(seconds, abs=0.1)
     assert saved.metadata["language_info"]["file_extension"] == ".py"  # nbconvert writes a script, not a .txt
     assert "widgets" not in saved.metadata
+    assert [sorted(output.data) for output in saved.cells[1].outputs] == [["text/html", "text/plain"]] * 3
+    assert exported_alts(saved) == ["a rise &amp; a fall", "it moves", "at a time"]
+
+
+@every_lesson
+def test_every_picture_of_a_lesson_reaches_readers_of_its_export(path):
+    notebook = nbformat.read(path, as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    for output in outputs:
+        for kind, value in output.get("data", {}).items():  # without megabytes of pixels
+            output.data[kind] = re.sub("(;base64,|^)[A-Za-z0-9+/=\n]{99,}", r"\1aaaa", value)
+    notebook.cells = [new_code_cell("", outputs=outputs)]
+    made = sum("<img " in output.get("data", {}).get("text/html", "") for output in outputs)
+    alts = exported_alts(notebook)
+    assert len(alts) == made >= 5
+    assert all(alts)
 
 
 @pytest.mark.enable_socket
@@ -100,17 +159,30 @@ def test_the_students_build_holds_no_solution_output_answer_or_note(path, tmp_pa
     (built,) = course.build([path], tmp_path)
     text, code = built.read_text(), cells_of(built, "code")
     assert "### BEGIN SOLUTION" in path.read_text()
-    assert not re.search("SOLUTION|Notes for teachers|Marking|Misconceptions", text)
+    assert not re.search("SOLUTION|Notes for teachers|Marking|Misconceptions|source_hidden", text)
     assert not any(cell.outputs or cell.execution_count for cell in code)
     stubs = [cell for cell in code if "raise NotImplementedError" in cell.source]
     assert len(stubs) == len([cell for cell in cells_of(path, "code") if "BEGIN SOLUTION" in cell.source])
-    assert not any(cell.metadata.get("jupyter", {}).get("source_hidden") for cell in stubs)
+    whole = nbformat.read(built, as_version=4).cells
+    assert all("**Exercise" in before.source for before, cell in pairwise(whole) if cell in stubs)
     prose = "\n\n".join(cell.source for cell in cells_of(built, "markdown"))
+    assert not re.search("unfold|solutions are folded", prose, re.IGNORECASE)
     quiz = re.search(r"^## Quiz(.*?)^## ", prose, re.DOTALL | re.MULTILINE)[1]
     assert "?" in quiz
     assert "<details>" not in quiz
     assert "## References" in prose
     assert "**Next" in prose
+
+
+@pytest.mark.enable_socket
+def test_a_source_that_is_set_is_written_into_every_build(tmp_path, monkeypatch):
+    before = course.setup_cell()
+    path = write(tmp_path / "00-x.ipynb", new_code_cell(before), new_code_cell("x = 1"))
+    monkeypatch.setattr(course.notebooks, "SOURCE", "git+https://ours")
+    for kind in course.BUILDS:
+        (built,) = course.build([path], tmp_path / kind, kind)
+        first, second = (cell.source for cell in cells_of(built, "code"))
+        assert (first, second) == (before.replace("SOURCE = None", "SOURCE = 'git+https://ours'"), "x = 1")
 
 
 @pytest.mark.enable_socket
@@ -165,7 +237,6 @@ def sound():
         cell.execution_count = number
     cells = [new_markdown_cell(header), *code, *filler, quiz, *sections, new_markdown_cell("**Next:** more")]
     notebook = json.loads(json.dumps(new_notebook(cells=cells, metadata={"poflow": {"seconds": 3.0}})))
-    add(notebook, "display_data", data={"image/png": ""}, metadata={"image/png": {"alt": "a line"}})
     add(notebook, "display_data", data={"text/html": '<img src="x" alt="a line">'}, metadata={})
     return notebook
 
@@ -183,7 +254,7 @@ BREAKS = {
     "an error among the outputs": lambda n: add(n, "error", ename="E", evalue="", traceback=[]),
     "text on standard error": lambda n: add(n, "stream", name="stderr", text="careful"),
     "absolute path": lambda n: add(n, "stream", name="stdout", text="saved in /home/ann/x.png"),
-    "without alternative text": lambda n: n["cells"][3]["outputs"][0].update(metadata={}),
+    "without alternative text": lambda n: add(n, "display_data", data={"image/png": ""}, metadata={}),
     "figure without alternative text": lambda n: add(n, "display_data", data={"text/html": "<img src='x'>"}),
     "a Markdown image has no alternative text": lambda n: n["cells"][5].update(source="![](x.png)"),
     "metadata.widgets": lambda n: n["metadata"].update(widgets={}),
@@ -194,7 +265,7 @@ BREAKS = {
     "no section '## Break it'": lambda n: n["cells"][-4].update(source="broken"),
     "fewer than five quiz answers": lambda n: n["cells"][-5].update(source="## Quiz"),
     "does not lead to the next lesson": lambda n: n["cells"][-1].update(source="bye"),
-    "a lesson has 40 to 66": lambda n: n["cells"].__delitem__(slice(10, 16)),
+    "a lesson has 40 to 70": lambda n: n["cells"].__delitem__(slice(10, 16)),
     "median code cell": lambda n: [cell.update(source="x = 1\n" * 9) for cell in n["cells"][2:4]],
     "over the limit of 3 MB": lambda n: add(n, "stream", name="stdout", text="x" * 3_000_001),
 }

@@ -3,6 +3,7 @@
 import hashlib
 import multiprocessing
 import pickle
+import shutil
 import warnings
 
 import h5py
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from poflow_lite.datasets import SHAPES3D, FactorFolder, FactorSpace, Shapes3DFile, files, render_file, verify_shapes3d
 from poflow_lite.datasets.files import label_values
 from poflow_lite.datasets.scenes import Shapes3DLite
+from poflow_lite.io import held
 
 SPACE = FactorSpace(("hue", "size", "turn"), (2, 3, 2))
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), dtype=np.uint8)
@@ -190,6 +192,46 @@ def test_a_file_that_may_not_be_opened_is_not_called_damaged(path, monkeypatch, 
 
     monkeypatch.setattr(h5py, "File", refuse)
     with pytest.raises(type(error), match=error.strerror):
+        Shapes3DFile(path, space=SPACE)
+
+
+def linked(path, link):
+    """The images of a file moved into another one, and a link left in their place."""
+    with h5py.File(path, "r+") as file, h5py.File(path.with_name("other.h5"), "w") as other:
+        file.copy("images", other)
+        del file["images"]
+        file["kept"] = IMAGES
+        file["images"] = link
+
+
+def virtual(path):
+    layout = h5py.VirtualLayout(IMAGES.shape, np.uint8)
+    layout[:] = h5py.VirtualSource(path, "kept", IMAGES.shape)
+    with h5py.File(path, "r+") as file:
+        file.move("images", "kept")
+        file.create_virtual_dataset("images", layout)
+
+
+def external(path):
+    path.with_name("raw").write_bytes(IMAGES.tobytes())
+    with h5py.File(path, "r+") as file:
+        del file["images"]
+        file.create_dataset("images", IMAGES.shape, np.uint8, external=[(str(path.with_name("raw")), 0, IMAGES.nbytes)])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: linked(path, h5py.ExternalLink("other.h5", "images")), "holds only a link as 'images'"),
+        (lambda path: linked(path, h5py.ExternalLink("nowhere.h5", "x")), "holds only a link as 'images'"),
+        (lambda path: linked(path, h5py.SoftLink("/kept")), "holds only a link as 'images'"),
+        (virtual, "has 'images' in other files"),
+        (external, "has 'images' in other files"),
+    ],
+)
+def test_arrays_that_lie_in_other_files_are_refused(path, spoil, message):
+    spoil(path)
+    with pytest.raises(ValueError, match=rf"small\.h5 {message}: name a file that holds the array itself"):
         Shapes3DFile(path, space=SPACE)
 
 
@@ -474,6 +516,55 @@ def test_an_interrupted_rendering_goes_on_where_it_stopped_and_leaves_no_half_fi
         assert (file["images"][:] == original(Tiny(8), torch.arange(48)).permute(0, 2, 3, 1).numpy()).all()
 
 
+def test_damaged_parts_are_named_and_only_they_are_rendered_again(tmp_path, monkeypatch):
+    path, rendered, original, folder = tmp_path / "tiny.h5", [], Tiny.frames, tmp_path / "tiny.h5.parts"
+    monkeypatch.setattr(files, "_assemble", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        render_file(Tiny(8), path, progress=False)
+    whole, flips = (folder / "000010.h5").read_bytes(), np.random.default_rng(0)
+    for _ in range(60):
+        n, bit = int(flips.integers(len(whole))), int(flips.integers(8))
+        (folder / "000010.h5").write_bytes(whole[:n] + bytes([whole[n] ^ 1 << bit]) + whole[n + 1 :])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if files._images_of(folder / "000010.h5", Tiny(8)):
+                with h5py.File(folder / "000010.h5") as file:
+                    found = torch.from_numpy(file["images"][()]).permute(0, 3, 1, 2)
+                assert torch.equal(found, original(Tiny(8), torch.arange(10, 20)))
+    (folder / "000010.h5").write_bytes(whole[:-100])
+    (folder / "000030.h5").write_bytes(b"")
+    monkeypatch.undo()
+    monkeypatch.setattr(files, "PART", 20)  # a part that is made again ends where the next begins
+    monkeypatch.setattr(Tiny, "frames", lambda *a: rendered.extend(a[1].tolist()) or original(*a))
+    with pytest.warns(UserWarning, match=r"0000[13]0\.h5 is damaged: its images are rendered again") as found:
+        render_file(Tiny(8), path, progress=False)
+    assert (len(found), rendered) == (2, [*range(10, 20), *range(30, 40)])
+    with h5py.File(path) as file:
+        assert (file["images"][:] == original(Tiny(8), torch.arange(48)).permute(0, 2, 3, 1).numpy()).all()
+
+
+def test_a_full_disk_is_named_and_parts_are_kept(tmp_path, monkeypatch):
+    path, usage = tmp_path / "tiny.h5", shutil.disk_usage
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda place: usage(place)._replace(free=1000))
+    with pytest.raises(OSError, match=r"cannot write .* GB are needed, 0\.000 GB are free.*\. Free some space"):
+        render_file(Tiny(8), path, progress=False)
+    monkeypatch.undo()
+    monkeypatch.setattr(files, "_write_part", lambda *_, **__: pytest.fail("a part rendered again"))
+    render_file(Tiny(8), path, progress=False)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_part_ends_when_its_time_is_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PART_SECONDS", -1.0)
+    monkeypatch.setattr(files, "PART", 100)
+    monkeypatch.setattr(files, "_assemble", lambda path, scene, parts: [1 / 0 for part in parts[1:]] or path.touch())
+    monkeypatch.setattr(files, "STEP", 20)
+    with pytest.raises(ZeroDivisionError):
+        render_file(Tiny(8), tmp_path / "tiny.h5", progress=False)
+    names = [file.name for file in sorted((tmp_path / "tiny.h5.parts").glob("*.h5"))]
+    assert names == ["000000.h5", "000020.h5", "000040.h5"]
+
+
 def test_a_file_that_is_there_and_parts_of_another_scene_are_left_alone(tmp_path, monkeypatch):
     path = tmp_path / "tiny.h5"
     path.write_text("precious")
@@ -481,6 +572,9 @@ def test_a_file_that_is_there_and_parts_of_another_scene_are_left_alone(tmp_path
         render_file(Tiny(8), path, progress=False)
     assert path.read_text() == "precious"
     path.unlink()
+    (tmp_path / "tiny.h5.parts").mkdir()
+    with held(tmp_path / "tiny.h5.parts"), pytest.raises(ValueError, match=r"tiny\.h5\.parts is in use by process"):
+        render_file(Tiny(8), path, progress=False)
     monkeypatch.setattr(Tiny, "frames", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         render_file(Tiny(8), path, progress=False)

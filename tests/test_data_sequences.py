@@ -4,6 +4,7 @@ import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -211,8 +212,8 @@ def test_images_and_options_that_make_no_sense_are_refused_in_one_line(images, o
         ([0, 1], [0, -1], None, r"k must lie in 0\.\.2 .* got values from -1 to 0"),
         ([0, 5], 1, None, r"image indices must lie in 0\.\.4, got 0 to 5"),
         ([-1, 2], 1, None, r"image indices must lie in 0\.\.4, got -1 to 2"),
-        ([0], 0.5, None, r"integer k \(B,\), got \(1,\) and \(1,\) of torch.float32"),
-        ([0, 1], [0, 1, 2], None, r"got \(2,\) and \(3,\)"),
+        ([0], 0.5, None, r"integer k \(B,\), got \(1,\) of torch.int64 and \(1,\) of torch.float32"),
+        ([0, 1], [0, 1, 2], None, r"got \(2,\) of torch.int64 and \(3,\)"),
         ([], 0, None, r"at least one image index"),
         ([0], 0, [[5, 99]], r"times must lie in 0\.\.8 and start with 0, got \[\[5, 99\]\]"),
         ([0], 0, [[1, 2]], "start with 0"),
@@ -223,6 +224,27 @@ def test_a_request_out_of_range_is_refused(indices, k, times, message):
     times = None if times is None else torch.tensor(times)
     with pytest.raises(ValueError, match=message):
         SEQUENCES.batch(torch.tensor(indices, dtype=torch.long), torch.as_tensor(k), times)
+
+
+def test_lists_and_arrays_are_taken_as_tensors_are():
+    found = SEQUENCES.batch([1, 0], np.array([2, 0]), [[0, 3], [0, 1]])
+    expected = SEQUENCES.batch(torch.tensor([1, 0]), torch.tensor([2, 0]), torch.tensor([[0, 3], [0, 1]]))
+    assert torch.equal(found.frames, expected.frames)
+
+
+def test_other_k_are_checked_and_the_pixels_are_not_looked_through_again():
+    batch = Batch(**GOOD)
+    assert batch.with_k(torch.rand(2, 5)).k.shape == (2, 5)
+    assert batch.with_k(torch.tensor([1, 1])).frames is batch.frames
+    with pytest.raises(ValueError, match=r"2 sequences need integer k .*, got \(3,\) of torch.int64"):
+        batch.with_k(torch.arange(3))
+
+
+@pytest.mark.parametrize("call", [SEQUENCES.sample, SEQUENCES.first])
+def test_fewer_than_one_is_refused(call):
+    for count in (0, -2):
+        with pytest.raises(ValueError, match=rf"at least .*1.*, got {count}"):
+            call(count)
 
 
 @pytest.mark.parametrize("drawn", [0, 9, -1])
@@ -240,11 +262,8 @@ GOOD = {"frames": torch.zeros(2, 3, 1, 4, 4), "times": every_time(2, 2), "k": to
         ({"horizon": 0}, "horizon T of at least 1 step, got 0"),
         ({"frames": torch.zeros(2, 3, 4, 4)}, r"frames must be \(B, n, C, H, W\) and not empty, got \(2, 3, 4, 4\)"),
         ({"frames": torch.zeros(0, 3, 1, 4, 4)}, "and not empty"),
-        (
-            {"times": every_time(2, 1)},
-            r"need times \(B, n\) and integer k \(B,\) .* got \(2, 2\) and \(2,\) of torch.int64",
-        ),
-        ({"k": torch.tensor([0])}, r"got \(2, 3\) and \(1,\)"),
+        ({"times": every_time(2, 1)}, r"frames \(2, 3, 1, 4, 4\) need times \(2, 3\), got \(2, 2\)"),
+        ({"k": torch.tensor([0])}, r"2 sequences need integer k .*, got \(1,\)"),
         ({"k": torch.tensor([0.0, 1.0])}, r"integer k \(B,\) or weights \(B, K\), got .* of torch.float32"),
         ({"times": every_time(2, 2) + 1}, r"times must lie in 0\.\.2 and start with 0, got \[\[1, 2, 3\]\]"),
         ({"times": 2 * every_time(2, 2)}, r"times must lie in 0\.\.2"),

@@ -105,6 +105,31 @@ def test_a_component_of_weight_zero_takes_no_part():
     assert sample(mixture, 1000, rng()).max() < 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("scales", "weights"),
+    [
+        ([0.1, 0.1], [1, 0]),
+        ([0.1, 1e-18], [1, 0]),  # its distance over its scale is 0 / 0 in single precision
+        ([0.1, 0.1], [1, 1e-300]),
+        ([0.1, 0.1], [3e-320, 0]),
+        ([0.1, 0.1], [1e300, 1e300]),
+        ([0.2, 0.1], [1e-30, 1e-30]),
+    ],
+)
+def test_a_mixture_of_any_weights_has_the_density_and_gradients_of_its_definition(scales, weights, dtype):
+    weights = double(*weights).requires_grad_()
+    mixture = gaussian_mixture(torch.tensor([[0.0], [4.0]], dtype=dtype), torch.tensor(scales, dtype=dtype), weights)
+    shares = [w / max(weights.tolist()) for w in weights.tolist()]
+    for z in (0.0, 1.0, 4.0):
+        laws = zip(shares, (0, 4), scales, strict=True)
+        parts = [math.log(w) + stats.norm(m, s).logpdf(z) for w, m, s in laws if w]
+        found = mixture.log_prob(torch.tensor([[z]], dtype=dtype))
+        assert found.item() == approx(np.logaddexp.reduce(parts) - math.log(sum(shares)), rel=1e-5, abs=1e-5)
+        assert torch.autograd.grad(found.sum(), weights, retain_graph=True)[0].isfinite().all()
+    assert mixture.mean.dtype == dtype
+
+
 def test_samples_of_a_mixture_are_distributed_as_it_is(random_state_untouched):
     mixture = gaussian_mixture(MEANS, SCALES, WEIGHTS)
     z = sample(mixture, 5_000, rng(1)).numpy()
@@ -338,12 +363,20 @@ REFUSED = [
     (Grid, ((0.0, 1.0), (1.0, 1.0), (3, 3)), r"low must be below high, both finite, got low=\(0.0, 1.0\)"),
     (Grid, ((0.0,), (1.0,), (2.5,)), r"integers of at least 1, got \(2.5,\)"),
     *((PLANE.image, (torch.zeros(s),), r"must be \(..., 12\), one number for each cell") for s in ((), (11,), (3, 4))),
-    (gaussian_mixture, (MEANS[0], SCALES), r"means must be \(M, d\), at least one of each, got \(2,\)"),
+    (gaussian_mixture, (MEANS[0], SCALES), r"means must be \(M, d\), at least one of each, fl.*got \(2,\) of"),
     *((gaussian_mixture, (MEANS, x), r"scales must be \(3,\) or \(3, 2\), pos") for x in (SCALES[:2], 0 * SCALES)),
     (gaussian_mixture, (MEANS, SCALES, WEIGHTS[:2]), r"weights must be \(3,\), non-negative, finite and not all 0"),
     (gaussian_mixture, (MEANS, SCALES, -WEIGHTS), r"not all 0, got \[-1.0, -2.0, -5.0\]"),
+    *((gaussian_mixture, (m, SCALES), "floating-point and finite, got") for m in (MEANS / 0, MEANS.int())),
+    *((gaussian_mixture, (MEANS.float(), x * SCALES), "their squares in torch.float32 too") for x in (1e-30, 1e30)),
+    (Grid, ((0.0, 0.0), (1e-200, 1e-200), (3, 3)), "volume of a cell must be positive and finite, got 0"),
+    *((score, (lambda z: z.sum(1), z), r"z must be \(B, d\), got") for z in (Z.int(), Z[:0])),
+    (score, (lambda z: z.sum(1).log(), 0 * Z), "the score has NaN or infinite entries"),
+    (euler_maruyama, (still, Z / 0, 1.0, 0.1, 2, rng()), "z has NaN or infinite entries"),
+    (euler_maruyama, (lambda z, t: 1e308 + 0 * z, Z.double(), 0.0, 1.0, 2, rng()), "last position has NaN or infinite"),
+    *((kl_rate, (z, Z, Z, Z), "posterior_velocity") for z in (Z / 0, Z[:0])),
     (sample, (gaussian_mixture(MEANS, SCALES), 0, rng()), "count must be at least 1, got 0"),
-    (score, (lambda z: z, Z[0]), r"z must be \(B, d\), got \(2,\); points on a line are z\[:, None\]"),
+    (score, (lambda z: z, Z[0]), r"z must be \(B, d\), got \(2,\) of torch.float32; points on a line are z\[:, None\]"),
     (score, (lambda z: -z, Z), r"log_density must return \(4,\), one number per point, got \(4, 2\)"),
     (score, (lambda z: z.detach().sum(-1), Z), "must be computed from z by PyTorch"),
     *((continuity_residual, (PLANE, P, P, P, V, dt), f"dt must be pos.* got {dt}") for dt in (0.0, -1.0, nan, inf)),

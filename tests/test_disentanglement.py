@@ -72,15 +72,36 @@ def test_a_code_that_never_varies_scores_nothing_rather_than_nan():
     found = dci(torch.zeros(len(factors), 3), factors)
     assert found.disentanglement == found.completeness == 0.0
     assert found.informativeness < 0.5
+    for constant in (1e30, -1e6, 1e-30):  # a histogram of 1e30 alone has no bins
+        assert mutual_information_gap(torch.full((320, 2), constant), factors) == 0.0
+
+
+def test_a_rounding_error_is_no_code_and_a_factor_may_be_of_any_integers():
+    jitter = 1e6 + 1e-10 * FACTORS.double()
+    assert mutual_information(jitter, FACTORS).max() == 0.0
+    for other in (FACTORS.to(torch.int8) * 50 - 100, FACTORS * 10**9):
+        assert mutual_information_gap(CODES["perfect"], other) == mutual_information_gap(CODES["perfect"], FACTORS)
+    assert dci(CODES["perfect"], FACTORS > 1, 2).informativeness > 0.99
 
 
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
         (mutual_information, (NOISE, FACTORS[:10]), r"factors \(N, F\) with the same N, got \(3000, 5\) and \(10, 3\)"),
-        (dci, (NOISE * nan, FACTORS), "hold NaN or infinite entries: look at the encoder"),
+        (dci, (NOISE * nan, FACTORS), "hold NaN, infinite or huge entries: look at the encoder"),
         (mutual_information_gap, (NOISE, FACTORS.float()), "factors must be integers, got torch.float32"),
         (dci, (NOISE, FACTORS * torch.tensor([1, 0, 1])), "factor 1 has one value in all samples"),
+        (dci, (TRUTH[:3], FACTORS[:3]), r"factor 0 has the value \d in \d of the 3 samples that are fitted"),
+        (dci, (TRUTH[:8], FACTORS[:8]), r"at least 3 are needed: give more samples, or leave this value out"),
+        (
+            dci,
+            (NOISE, torch.where(torch.arange(N)[:, None] == 7, 9, FACTORS)),
+            "the value 9 in [01] of the 2250 samples",
+        ),
+        (dci, (NOISE, FACTORS, 0), "at least 1 tree is needed, got 0"),
+        *((unit_alignment, (NOISE, NOISE, p), f"penalty must be positive and finite, got {p}") for p in (0, -1, nan)),
+        (unit_alignment, (NOISE[:5], NOISE[:5]), "5 latents need more than 5 samples"),
+        *((f, (NOISE.double() * 1e38, FACTORS), "huge entries") for f in (dci, mutual_information_gap)),
         (mutual_information, (NOISE, FACTORS, 1), "at least 2 bins are needed, got 1"),
         (mutual_information_gap, (NOISE[:, :1], FACTORS), r"codes must be \(N, d\), d ≥ 2, .* got \(3000, 1\)"),
         (dci, (NOISE, FACTORS[:, :1]), "at least 2 factors, got 1"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from functools import partial
 
 import pytest
@@ -15,6 +16,7 @@ from poflow_lite.datasets import DATASETS, ClipSequences
 from poflow_lite.experiments import MODELS, build_model, evaluate, evaluate_run, load_run, recipe, train, train_recipe
 from poflow_lite.fields import AutogradPotential, DivergenceFreeField, Force, FreeField, Potential
 from poflow_lite.flows import DiffusionPrior, StaticPrior, Trajectory
+from poflow_lite.io import held, load_checkpoint, save_checkpoint
 from poflow_lite.models import VAE
 from poflow_lite.objectives import Terms, diagonal_normal, gaussian_kl, likelihood
 from poflow_lite.operators import OPERATORS, fit_operators, with_operator
@@ -37,7 +39,8 @@ def interrupt(monkeypatch):
 
     def until_the_power_fails(model, sample, schedule, **options):
         batches = iter(range(2))
-        return original(model, lambda draws: (next(batches), sample(draws))[1], schedule, **options, save_every=2)
+        options["save_every_seconds"] = 0
+        return original(model, lambda draws: (next(batches), sample(draws))[1], schedule, **options)
 
     def run(call):
         monkeypatch.setattr(experiments.runs, "fit", until_the_power_fails)
@@ -90,6 +93,44 @@ def test_a_run_leaves_pictures_nothing_half_written_and_no_room_for_a_second_run
             train_recipe("vae", "digits", "smoke", folder, **how, **HOW, **TINY)
 
 
+CRAFTED = [
+    ({"hidden": 10**9}, "another model than FlowFactorizedVAE"),  # 125 GB
+    ({"channels": [10**9, 8]}, "another model than"),
+    ({"image_shape": [3, 2**20, 2**20]}, "another model than"),
+    ({"hidden": 10**30}, "settings that make no model"),
+    ({"hidden": -1}, "settings that make no model"),
+    ({"latent": "many"}, "settings that make no model"),
+    ({"channels": 8}, "settings that make no model"),
+    ({"image_shape": None}, "settings that make no model"),
+    ({"seed": "x"}, "settings that make no model"),
+    ({"steps": "many", "options": []}, "settings that make no model"),
+    ({"options": {"depth": 10**9}}, r"settings that make no model \(more layers than tensors\)"),
+    ({"model": "gan"}, r"settings that make no model \(unknown model 'gan'"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), CRAFTED)
+def test_a_record_of_another_network_is_refused_before_its_memory_is_claimed(finished, tmp_path, change, message):
+    model, saved = load_run(finished[0], "cpu").model, load_checkpoint(finished[0] / "checkpoint.safetensors")
+    saved.metadata["run"] |= change
+    save_checkpoint(tmp_path / "x.safetensors", model, saved.metadata)
+    with pytest.raises(ValueError, match=rf"x\.safetensors holds {message}") as refusal:
+        load_run(tmp_path / "x.safetensors", "cpu")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_folder_takes_one_training_at_a_time_and_is_free_after_an_error(tmp_path, make_fading):
+    training = make_fading(torch.rand(6, *SHAPE, generator=generator()))
+    start = partial(train, Fading(), training, Schedule(2), tmp_path, **HOW)
+    with held(tmp_path), pytest.raises(ValueError, match=rf"is in use by process {os.getpid()} on .* since .*: wait"):
+        start(overwrite=True)
+    broken = Fading()
+    broken.terms = lambda *_: [][0]
+    with pytest.raises(IndexError):
+        train(broken, training, Schedule(2), tmp_path, **HOW)
+    assert {file.name for file in start().iterdir()} == {"config.json", "checkpoint.safetensors"}
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_trains_resumes_bit_exactly_and_is_measured(tmp_path, model, interrupt):
     start = partial(train_recipe, model, "digits", "smoke", share=0.05, **HOW, **TINY)
@@ -122,10 +163,13 @@ def test_every_model_takes_a_step_on_scenes(model, data, changes):
 
 def test_a_model_that_names_k_is_saved_with_its_indices_in_the_true_order(tmp_path, monkeypatch):
     """Training is a model that infers k rightly but under other names; what is loaded must use the true ones."""
-    original, seen = experiments.runs.fit, []
-    monkeypatch.setattr(experiments.runs, "clustering_accuracy", lambda *a, **o: (1.0, torch.tensor([1, 2, 0])))
-    monkeypatch.setattr(experiments.runs, "fit", lambda model, *a, **o: (original(model, *a, **o), seen.append(
-        model.flow.field.inner.detach().clone())))  # fmt: skip
+    seen = []
+
+    def found(model, *_, **__):
+        seen.append(model.flow.field.inner.detach().clone())
+        return 1.0, torch.tensor([1, 2, 0])
+
+    monkeypatch.setattr(experiments.runs, "clustering_accuracy", found)
     options = {"field": "free", "hamilton_jacobi": 0.0, "prior": "static", **TINY}  # no potential, no force, no D_k
     train_recipe("weakly-supervised", "digits", "smoke", tmp_path, **HOW, **options)
     assert torch.equal(load_run(tmp_path, "cpu").model.flow.field.inner, seen[0][[1, 2, 0]])
@@ -174,20 +218,20 @@ REFUSED = [
     (lambda: digits("smoke", "gan"), "unknown model 'gan'; known: vae, beta-vae, factor-vae"),
     (lambda: build_model("gan", digits("smoke")), "unknown model 'gan'; known: vae, beta-vae, factor-vae"),
     (lambda: digits("smoke", "vae", gamma=1), "unknown setting of vae 'gamma'; known: steps, batch_size"),
-    (lambda: digits("smoke", labelled=2), "labelled is a share of the training images, from 0 to 1, got 2"),
-    (lambda: digits("smoke", share=0), "share is a share of the training images, above 0 and up to 1, got 0"),
-    (lambda: digits("smoke", precision="half"), "unknown precision 'half'; known: float32, bfloat16"),
-    (lambda: build_model("factor-vae", digits("lecture")), "unknown option '.*' of factor-vae; known: gamma. Make its"),
-    (lambda: build(field="curly"), "unknown field 'curly'; known: gradient, free, divergence-free"),
-    (lambda: build(force="strong"), "unknown force 'strong'; known: learned, none"),
-    (lambda: build(prior="laplace"), "unknown prior 'laplace'; known: diffusion, static"),
-    (lambda: build(log_det="laplacian"), "unknown log_det 'laplacian'; known: exact, trace, hutchinson, none"),
-    (lambda: build(method="heun"), "unknown method 'heun'; known: euler, midpoint, rk4"),
-    (lambda: build(depth=0), "depth must be a whole number of at least 1, got 0"),
-    (lambda: build(substeps=1.5), "substeps must be a whole number of at least 1, got 1.5"),
+    (lambda: digits("smoke", labelled=2), "labelled must be less than or equal to 1, got 2"),
+    (lambda: digits("smoke", share=0), "share must be greater than 0, got 0"),
+    (lambda: digits("smoke", precision="half"), "precision must be 'float32' or 'bfloat16', got 'half'"),
+    (lambda: build_model("factor-vae", digits("lecture")), "unknown option of factor-vae '.*'; known: gamma"),
+    (lambda: build(field="curly"), "field must be 'gradient', 'free' or 'divergence-free', got 'curly'"),
+    (lambda: build(force="strong"), "force must be 'learned' or 'none', got 'strong'"),
+    (lambda: build(prior="laplace"), "prior must be 'diffusion' or 'static', got 'laplace'"),
+    (lambda: build(log_det="laplacian"), "log_det must be 'exact', 'trace', 'hutchinson' or 'none', got"),
+    (lambda: build(method="heun"), "method must be 'euler', 'midpoint' or 'rk4', got 'heun'"),
+    (lambda: build(depth=0), "depth must be greater than or equal to 1, got 0"),
+    (lambda: build(substeps=1.5), "substeps must be a valid integer, got 1.5"),
     (lambda: build(field="free"), "hamilton_jacobi = 10.0 needs a potential, which a free field does not have"),
     (lambda: build(field="free", hamilton_jacobi=0, depth=2), "depth = 2 needs a potential, .*: set depth to 1"),
-    (lambda: build("factor-vae", gamma=-1.0), "gamma must be a finite number of at least 0, got -1.0"),
+    (lambda: build("factor-vae", gamma=-1.0), "gamma must be greater than or equal to 0, got -1.0"),
     (lambda: experiments.register_model("vae", VAE), "there is a model 'vae' already: choose another name"),
 ]
 
@@ -245,7 +289,7 @@ def test_a_users_model_trains_resumes_loads_and_is_measured_on_a_users_sequences
     assert recorded == (None, "Fading", "mine", ["halve", "still"])
     for call, message in [
         (lambda: load_run(whole), r"by objects of your own \(.*latent.* missing\): train again, or pass model="),
-        (lambda: load_run(whole, model=VAE(*encoder_and_decoder())), "holds another model than VAE"),
+        (lambda: load_run(whole, model=VAE(*encoder_and_decoder())), "another model than VAE"),
         (lambda: start(fresh, schedule=Schedule(4), out=whole, resume=True), r"run \(different: learning_rate\)"),
     ]:
         with pytest.raises(ValueError, match=message):

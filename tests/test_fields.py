@@ -221,6 +221,8 @@ def test_arguments_that_do_not_fit_are_refused_by_every_method(kind):
         (Z, 0.0, y.long(), r"got \(4, 3\) of torch.int64"),
         (Z, TIMES[:2], y, r"t must be a number or \(4,\), got \(2,\)"),
     ]
+    if kind in HIDDEN or kind == "force":
+        wrong.append((Z.long(), 0.0, y, r"got \(4, 3\) of torch.int64; points are floating-point"))
     for method, (z, t, y, message) in itertools.product(["forward"] if kind == "force" else methods(field), wrong):
         with pytest.raises(ValueError, match=message):
             call(field, method, z, t, y, z)
@@ -231,6 +233,15 @@ def test_sizes_below_one_families_on_different_spaces_and_too_few_values_are_ref
         for kind in [DeepUnits] if name == "depth" else [*HIDDEN.values(), DeepUnits]:
             with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
                 kind(**{"latent": 2, "transformations": 2, name: 0})
+    with pytest.raises(ValueError, match="frequencies must be at least 0, got -1"):
+        HIDDEN["potential"](2, 2, frequencies=-1)
+    with pytest.raises(ValueError, match="horizon must be positive, got 0"):
+        Force(2, 2, horizon=0)
+    for wrong in ((8, 2, 3), (0, 2, 0), (8, -1, 0)):
+        with pytest.raises(
+            ValueError, match=r"time features need order 0, 1 or 2, a positive horizon and freq.* got \d"
+        ):
+            time_features(TIMES, *wrong)
     for latents in ([], [3, 4]):
         with pytest.raises(ValueError, match=rf"one latent space, got dimensions \{latents}"):
             MixedFields([make("free", latent) for latent in latents])

@@ -38,6 +38,11 @@ def test_log_det_is_neither_the_trace_nor_that_of_row_sums():
     h = h + h.mT
     found, eigenvalues = log_det_identity_plus(h), 1 + np.linalg.eigvalsh(h)
     assert found.numpy() == pytest.approx(np.log(np.abs(eigenvalues)).sum(1), abs=1e-9)
+    for wrong in (h[0, 0], h[:, :1]):  # the identity would be added to them all the same
+        with pytest.raises(ValueError, match=r"the Hessian must be \(..., d, d\), got"):
+            log_det_identity_plus(wrong)
+    with pytest.raises(ValueError, match=r"start must be \(4,\), a number for each path, got \(4, 1\)"):
+        Flow(make("potential", 3, 2)).rollout(normal(4, 3), K, (0, 1)).log_density(normal(4, 1))
 
 
 # --- clocks -------------------------------------------------------------------------------------------------------
@@ -98,7 +103,7 @@ def test_half_frames_are_two_substeps_up_to_the_horizon_and_back():
     torch.testing.assert_close(half.rollout(path.z[:, -1], K, clock[::-1]).z.flip(1)[:, ::2], path.z)
 
 
-@pytest.mark.parametrize("clock", [[0.0], [], [0, 1, 1], [0, 2, 1], [2, 1, 3], [0, math.nan]])
+@pytest.mark.parametrize("clock", [[0.0], [], [0, 1, 1], [0, 2, 1], [2, 1, 3], [0, math.nan], [0, math.inf]])
 def test_a_clock_that_stands_turns_or_has_no_step_is_refused(clock):
     with pytest.raises(ValueError, match="times must rise or fall all along, with one step at least, got"):
         Flow(make("potential")).rollout(normal(4, 3), weights("soft", 3), clock)
@@ -113,6 +118,8 @@ def test_a_clock_that_stands_turns_or_has_no_step_is_refused(clock):
         ({"method": "heun"}, normal(4, 3), K, "unknown method 'heun'; known: euler, midpoint, rk4"),
         ({"log_det": "path"}, normal(4, 3), K, "unknown log_det 'path'; known: exact, trace, hutchinson, none"),
         ({"substeps": 0}, normal(4, 3), K, "substeps must be at least 1, got 0"),
+        ({"substeps": 1.5}, normal(4, 3), K, "substeps must be at least 1, got 1.5"),
+        ({}, torch.ones(4, 3).long(), K, r"z must be floating-point, got \(4, 3\) of torch.int64"),
     ],
 )
 def test_what_does_not_fit_is_refused_there_and_back(options, z, y, message):

@@ -10,7 +10,7 @@ import poflow_lite
 
 HOUSE = Path(poflow_lite.__file__).parent
 FLOORS = (
-    {"objectives", "networks", "fields", "transport", "densities", "plotting", "io"},
+    {"objectives", "networks", "fields", "transport", "densities", "plotting", "io", "settings"},
     {"flows", "datasets", "training"},
     {"models", "operators", "metrics"},
     {"experiments"},

@@ -214,6 +214,9 @@ def test_log_likelihood_is_determined_by_its_seed_and_may_be_one_of_the_two(sequ
     assert max(first.prediction, first.reconstruction, alone.prediction) < first.ceiling
     with pytest.raises(ValueError, match="unknown estimate 'guess'; known: prediction, reconstruction"):
         measure(estimates=["guess"])
+    for nothing in ({"samples": 0}, {"images": 0}, {"estimates": []}):
+        with pytest.raises(ValueError, match="at least 1 image, sample and estimate are needed, got"):
+            measure(**nothing)
 
 
 def test_matching_is_the_best_of_all_one_to_one_renamings():

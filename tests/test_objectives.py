@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from scipy import integrate, stats
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from poflow_lite.objectives import (
+    ContinuousBernoulli,
     Terms,
     diagonal_normal,
     gaussian_ceiling,
@@ -66,6 +68,43 @@ def test_densities_integrate_to_one_and_have_the_mean_they_claim(name, support, 
     assert integrate.quad(lambda x: x * density(x), *support)[0] == approx(p.mean.item(), abs=1e-6)
 
 
+EDGES = [1e-38, 1e-8, 1e-3, 0.9, 0.999999, 1.0, 1.5, 6.0, 16.0, 17.0, 89.0, 128.0, 720.0, 1e4, 1e30]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("logit", [0.0, *EDGES, *(-edge for edge in EDGES)])
+def test_continuous_bernoulli_is_right_for_every_logit_with_its_slope_and_curvature(logit, dtype):
+    """Against 150 digits: log p = ℓx - A(ℓ), E x = A', d log p / dℓ = x - A' and d² log p / dℓ² = -A''."""
+    logits = torch.full((4,), logit, dtype=dtype).requires_grad_()
+    x = torch.tensor([0.0, 1e-6, 0.25, 1.0], dtype=dtype)
+    p = ContinuousBernoulli(logits)
+    found = p.log_prob(x)
+    slope = torch.autograd.grad(found.sum(), logits, create_graph=True)[0]
+    curvature = torch.autograd.grad(slope.sum(), logits)[0]
+    with mpmath.workdps(150):
+        ell = mpmath.mpf(logits[0].item())
+        mean, variance, log_normaliser = mpmath.mpf("0.5"), mpmath.mpf(1) / 12, mpmath.mpf(0)
+        if ell:
+            log_normaliser = mpmath.log(mpmath.expm1(ell) / ell)
+            mean = 1 / (1 - mpmath.exp(-ell)) - 1 / ell
+            variance = 1 / ell**2 - mpmath.exp(-abs(ell)) / mpmath.expm1(-abs(ell)) ** 2
+        log_p = [float(ell * mpmath.mpf(at) - log_normaliser) for at in x.tolist()]
+        slopes = [float(mpmath.mpf(at) - mean) for at in x.tolist()]
+    digits = 2e-6 if dtype == torch.float32 else 1e-10
+    assert found.tolist() == approx(log_p, rel=digits, abs=digits)
+    assert p.mean.tolist() == approx([float(mean)] * 4, rel=digits)
+    assert slope.tolist() == approx(slopes, rel=digits, abs=digits)
+    assert curvature.tolist() == approx([-float(variance)] * 4, rel=digits, abs=digits)
+
+
+def test_an_empty_pixel_is_denser_the_surer_the_decoder():
+    """p(0) = 128 / (1 - e^-128): it was 16 however large the logit, and had no slope beyond."""
+    p = likelihood("continuous-bernoulli", torch.full((1, 1, 1), -128.0))
+    assert p.log_prob(torch.zeros(1, 1, 1)).item() == approx(math.log(128), rel=1e-6)
+    assert p.mean.item() == approx(1 / 128, rel=1e-6)
+    assert "ContinuousBernoulli" in repr(p)
+
+
 @pytest.mark.parametrize(("dimensions", "nats"), [(3 * 28 * 28, -2161.3), (3 * 64 * 64, -11291.9), (1, -0.9)])
 def test_ceiling_is_the_log_density_at_a_perfect_prediction(dimensions, nats):
     assert gaussian_ceiling(dimensions) == approx(nats, abs=0.1)
@@ -80,6 +119,19 @@ def test_what_is_unknown_or_unsound_is_refused():
         likelihood("poisson", torch.zeros(1, 1, 1))
     with pytest.raises(ValueError, match="rate of the Laplace transition must be positive and finite, got 0"):
         laplace_transition_kl(*[torch.ones(1, 1)] * 3, 0)
+    b, bd = torch.ones(3), torch.ones(3, 2)
+    for function, arguments, message in (
+        (likelihood, ("gaussian", bd), r"logits must be \(..., C, H, W\), got \(3, 2\)"),
+        (gaussian_ceiling, (0,), "at least 1 dimension, got 0"),
+        (total_correlation, (b,), r"logits must be \(B, 2\), got \(3,\)"),
+        (importance_weighted_log_likelihood, (bd[:0],), r"at least 1 sample is needed, got .* \(0, 2\)"),
+        (hamilton_jacobi_residual, (b[:, None], bd), r"∂_t u must be \(B,\) and ∇u \(B, d\), got \(3, 1\) and"),
+        (hamilton_jacobi_residual, (b, bd, b[:, None]), r"force must be a number or \(B,\), .* got \(3, 1\)"),
+        (wave_residual, (b, b[:, None], 1.0), r"one shape \(B,\), got \[\(3,\), \(3, 1\)\]"),
+        (wave_residual, (b, b, b[:2]), r"one shape \(B,\), got \[\(3,\), \(3,\), \(2,\)\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            function(*arguments)
 
 
 def test_reparameterized_samples_are_those_of_the_multivariate_normal_and_differentiable():

@@ -4,6 +4,7 @@ import base64
 import io
 import re
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
@@ -101,16 +102,75 @@ def test_what_is_shown_carries_its_alternative_text_in_html(monkeypatch):
     assert base64.b64decode(images[1][2]) == data
 
 
-def test_sliders_redraw_with_the_chosen_values(monkeypatch):
-    drawn, displayed = [], []
-    monkeypatch.setattr(plotting, "show", lambda figure, alt: drawn.append((figure, alt)))
-    monkeypatch.setattr("IPython.display.display", displayed.append)
-    plotting.explore(lambda left_well, t: (left_well, t), "alt", left_well=["scale", "hue"], t=range(3))
-    sliders = displayed[0].children[:2]
-    sliders[0].value, sliders[1].value = "hue", 2
-    assert drawn[0] == (("scale", 0), "alt")
-    assert drawn[-1] == (("hue", 2), "alt")
-    assert [slider.description for slider in sliders] == ["left well", "t"]
+@pytest.fixture
+def shown(monkeypatch):
+    """Sliders and what was displayed with them, for ``explore`` of a figure whose title is its arguments."""
+
+    def explore(draw, seconds=0.0, **options):
+        clock, seen = iter([0.0, seconds]), []
+        monkeypatch.setattr(plotting, "_png", lambda title: title.encode())
+        monkeypatch.setattr(plotting.time, "perf_counter", lambda: next(clock))
+        monkeypatch.setattr(ipywidgets.VBox, "_repr_mimebundle_", lambda box: {"view": box}, raising=False)
+        monkeypatch.setattr("IPython.display.display", lambda data, raw: seen.append(data))
+        plotting.explore(draw, "alt", **options)
+        *rows, picture = seen[0]["view"].children
+        return rows, picture, seen[0]
+
+    return explore
+
+
+def pictured(html):
+    return base64.b64decode(re.search('base64,(.*?)"', html)[1]).decode()
+
+
+def test_sliders_start_where_they_should_and_redraw_with_the_chosen_values(shown):
+    wells, start, labels = {"few": 1, "many": 5}, {"left_well": 5, "t": 1}, {"t": "time, frames"}
+    options = {"left_well": wells, "t": range(3), "x": [0.1 + 0.2], "start": start, "labels": labels, "play": "t"}
+    rows, picture, output = shown(lambda left_well, t, x: f"{left_well} {t}", **options)
+    left, (time, button), x = rows[0], rows[1].children, rows[2]
+    assert pictured(output["text/html"]) == pictured(picture.value) == "5 1"  # where no slider is alive, the start
+    assert output["text/plain"] == "[figure] alt"
+    assert [slider.description for slider in (left, time, x)] == ["left well", "time, frames", "x"]
+    assert [slider.tooltip for slider in (left, time, button)] == ["left well", "time, frames", "play time, frames"]
+    assert [slider.label for slider in (left, time, x)] == ["many", "1", "0.3"]
+    assert (button.value, button.max) == (1, 2)
+    left.value, time.index = 1, 2
+    assert pictured(picture.value) == "1 2"
+    assert 'alt="alt"' in picture.value
+
+
+@pytest.mark.parametrize(("seconds", "follows"), [(0.19, True), (0.21, False)])
+def test_a_figure_follows_a_dragged_slider_if_it_is_drawn_quickly(shown, seconds, follows):
+    rows, _, _ = shown(lambda t: str(t), seconds, t=range(2))
+    assert rows[0].continuous_update is follows
+
+
+def test_an_error_while_a_slider_moves_takes_the_place_of_the_picture(shown):
+    rows, picture, _ = shown(lambda t: f"{1 / (t - 1)}", t=range(3))
+    rows[0].value = 1
+    assert re.fullmatch("<pre>ZeroDivisionError: .*division by zero</pre>", picture.value)
+    rows[0].value = 2
+    assert pictured(picture.value) == "1.0"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"start": {"t": 7}}, r"the slider 't' offers \[0, 1\], not its start 7: give values, the start among them"),
+        ({"s": []}, r"the slider 's' offers \[\]: give values"),
+        ({"start": {"x": 0}}, "no slider is called 'x'; there are: t"),
+        ({"labels": {"y": "why"}}, "no slider is called 'y'"),
+        ({"play": "z"}, "no slider is called 'z'"),
+    ],
+)
+def test_sliders_that_cannot_be_are_refused(shown, options, message):
+    with pytest.raises(ValueError, match=message):
+        shown(lambda t, s=0: "", t=range(2), **options)
+
+
+def test_a_figure_needs_an_alternative_text():
+    with pytest.raises(ValueError, match="alt is empty: say in a sentence"):
+        plotting.show(plotting.figure()[0], " ")
 
 
 def test_cloud_tracks_and_arrows_put_points_where_they_are():

@@ -66,3 +66,15 @@ def test_scores_are_reproducible_and_leave_the_global_state_alone():
 def test_bad_input_is_refused_with_what_came(pairs, share, message):
     with pytest.raises(ValueError, match=message):
         vp_score(pairs, K, share=share)
+
+
+@pytest.mark.parametrize(
+    ("k", "options", "message"),
+    [(k, {}, "k must be integers from 0 with two values at least") for k in (0 * K, K - 1, K / 2)]
+    + [(K, {name: 0}, "at least 1 epoch, 1 pair in a step, 1 seed") for name in ("epochs", "batch_size")]
+    + [(K, {"seeds": ()}, "1 seed and images of 2 x 2 are needed, got 60, 64, 0 and")],
+)
+def test_a_score_of_nothing_is_refused(k, options, message):
+    """One class only would be named with certainty, and no seed has no mean."""
+    with pytest.raises(ValueError, match=message):
+        vp_score(PAIRS, k, share=0.5, **options)

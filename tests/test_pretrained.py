@@ -42,7 +42,7 @@ def test_it_predicts_what_the_run_predicts_and_says_where_it_comes_from(run, fol
         assert load_pretrained("tiny", "cpu").config["data"] == "digits"
 
 
-def test_what_does_not_belong_there_is_refused_in_one_line(run, folder, tmp_path, monkeypatch):
+def test_what_does_not_belong_there_is_refused_in_one_line(run, folder, tmp_path):
     path = folder / "tiny.safetensors"
     content = path.read_bytes()
     with pytest.raises(ValueError, match="unknown pretrained model 'large'; known: tiny"):
@@ -55,14 +55,27 @@ def test_what_does_not_belong_there_is_refused_in_one_line(run, folder, tmp_path
         load_pretrained("tiny", "cpu", folder)
     with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
         export(tmp_path / "nothing", "x", folder)
-    monkeypatch.chdir(run)
-    with pytest.raises(FileNotFoundError, match="run this from the folder of the course"):
-        load_pretrained("tiny", "cpu")
+    for name in ("../x", "/x", "a:b"):
+        with pytest.raises(ValueError, match=r"the name of a pretrained model '.*' cannot name a file"):
+            export(run, name, folder)
+    for damaged in ("{", "[]", '{"tiny": {}}'):
+        (folder / "index.json").write_text(damaged)
+        with pytest.raises(ValueError, match=r"index\.json is damaged .*: get the folder again"):
+            load_pretrained("tiny", "cpu", folder)
+    assert {file.name for file in folder.iterdir()} == {"index.json"}
     saved = load_checkpoint(run / "checkpoint.safetensors")
     del saved.metadata["run"]["pixels"]
     save_checkpoint(tmp_path / "checkpoint.safetensors", load_run(run, "cpu").model, saved.metadata)
     with pytest.raises(ValueError, match=r"made by another version of this package.* \(pixels missing\): train again"):
         load_run(tmp_path)
+
+
+def test_weights_beyond_half_precision_are_not_exported(run, tmp_path):
+    saved, model = load_checkpoint(run / "checkpoint.safetensors"), load_run(run, "cpu").model
+    next(model.parameters()).data.flatten()[0] = 1e5
+    save_checkpoint(tmp_path / "checkpoint.safetensors", model, saved.metadata)
+    with pytest.raises(ValueError, match="are NaN or infinite, so they were not saved"):
+        export(tmp_path, "large", tmp_path / "copies")
 
 
 @pytest.mark.parametrize("name", json.loads((COURSE / "index.json").read_text()))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from poflow_lite import studies
+from poflow_lite.io import held
 from poflow_lite.plotting import figure
 from poflow_lite.studies.study import Study, mean_and_spread, report, run_cells, run_study, settings_of
 
@@ -72,9 +73,47 @@ def test_a_cell_of_other_arguments_is_not_taken_for_this_one(tmp_path):
         run_cells(square, {"two": {"number": 5}}, tmp_path, progress=False)
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        cut,
+        lambda path: path.write_text(path.read_text().replace('"square": 4', '"square": 5')),  # a flipped bit
+        lambda path: path.write_text("[]"),
+        lambda path: path.write_text("{}"),
+        lambda path: path.write_bytes(b"\xff"),
+        lambda path: path.write_bytes(b""),
+    ],
+)
+def test_a_damaged_result_is_named_and_its_cell_alone_is_run_again(tmp_path, spoil):
+    run_cells(square, CELLS, tmp_path, progress=False)
+    spoil(tmp_path / "two" / "cell.json")
+    with pytest.warns(UserWarning, match=r"two.cell\.json is damaged: its cell is run again"):
+        done, failed = run_cells(square, CELLS, tmp_path, progress=False)
+    assert ({name: result["square"] for name, result in done.items()}, failed) == ({"one": 1, "two": 4, "three": 9}, {})
+    assert [len(list((tmp_path / name).glob("ran-*"))) for name in CELLS] == [1, 2, 1]
+    cell = json.loads((tmp_path / "two" / "cell.json").read_text())
+    del cell["sha256"]  # as older ones
+    (tmp_path / "two" / "cell.json").write_text(json.dumps(cell))
+    assert run_cells(square, CELLS, tmp_path, progress=False)[0] == done
+
+
+def test_a_grid_runs_once_at_a_time(tmp_path):
+    with held(tmp_path), pytest.raises(ValueError, match="is in use by process"):
+        run_cells(square, CELLS, tmp_path, progress=False)
+    run_cells(square, CELLS, tmp_path, progress=False)
+    assert {entry.name for entry in tmp_path.iterdir()} == set(CELLS)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"cells": {"../x": {"number": 1}}}, r"the cell '\.\./x' cannot name a file"),
+        ({"cells": {"vae-beta-a/b-seed-0": {"number": 1}}}, "the cell 'vae-beta-a/b-seed-0' cannot name a file"),
+        ({"cells": {"a": {"number": 1}, "A": {"number": 2}}}, "two cells would share a folder, of A, a"),
         ({"jobs": 0}, "jobs must be at least 1, got 0"),
         ({"backend": "slurm"}, "unknown backend 'slurm'; known: loky, dask, ray"),
         ({"cells": {}}, "the grid is empty"),

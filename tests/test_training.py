@@ -14,9 +14,10 @@ import torch
 from draws import rng
 from torch import nn
 
+from poflow_lite import training
 from poflow_lite.datasets import TransformationSequences
 from poflow_lite.experiments import build_model, recipe
-from poflow_lite.io import load_checkpoint, save_checkpoint
+from poflow_lite.io import held, load_checkpoint, save_checkpoint
 from poflow_lite.objectives import Terms
 from poflow_lite.training import Losses, Schedule, fit, resolve_device, step_generator
 
@@ -33,7 +34,7 @@ def tiny_run(checkpoint=None, steps=11, model="flow-factorized", stop=None, **op
 
     settings = recipe("digits", "smoke", model, latent=4, channels=(4, 8), hidden=16, width=4)
     built = build_model(model, settings, image_shape=(3, 8, 8))
-    options = {"run": {"model": model}, "progress": False, "save_every": 4, "log_every": 2} | options
+    options = {"run": {"model": model}, "progress": False, "save_every_seconds": 0, "log_every": 2} | options
     return built, fit(built, sample, Schedule(steps), checkpoint=checkpoint, **options)
 
 
@@ -90,7 +91,7 @@ def test_weights_go_as_adam_by_hand_at_the_rate_of_the_schedule(schedule):
 
 def test_a_schedule_without_warm_up_starts_at_its_peak_and_one_that_cannot_be_is_refused():
     assert Schedule(10, 0.1, warmup=0).rate(0) == 0.1
-    refused = {"steps": (0, 2.5), "warmup": (-1,), "learning_rate": (0.0, -1.0, math.nan), "clip": (0.0, math.inf)}
+    refused = {"steps": (0, 2.5), "warmup": (-1,), "learning_rate": (0.0, -1.0, math.nan), "clip": (0.0, math.nan)}
     for name, value in ((name, value) for name, values in refused.items() for value in values):
         with pytest.raises(ValueError, match=f"{name} must be .*, got {value}"):
             Schedule(**{"steps": 10, name: value})
@@ -142,7 +143,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit_and_a_finished_on
     assert {"loss", "reconstruction", "kl", "hamilton_jacobi", "autoencoding", "seconds"} < set(expected[0])
     with pytest.raises(KeyboardInterrupt):
         tiny_run(paths[1], stop=10)
-    assert load_checkpoint(paths[1]).metadata["step"] == 8
+    assert load_checkpoint(paths[1]).metadata["step"] == 9
     for stop in (None, 1):  # no batch is drawn for the second
         resumed, history = tiny_run(paths[1], stop=stop, resume=True)
         assert same_weights(whole, resumed)
@@ -161,7 +162,7 @@ def test_resuming_after_kill_9_is_bit_exact(tmp_path):
 import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})
 from pathlib import Path
 from test_training import tiny_run
-tiny_run(Path({str(path)!r}), steps=300, save_every=1)
+tiny_run(Path({str(path)!r}), steps=100)
 """
     with subprocess.Popen([sys.executable, "-c", script]) as process:
         deadline = time.monotonic() + 600
@@ -170,9 +171,10 @@ tiny_run(Path({str(path)!r}), steps=300, save_every=1)
         time.sleep(0.1)
         process.send_signal(signal.SIGKILL)
     reached = load_checkpoint(path).metadata["step"]
-    assert 0 < reached < 300, f"the process was to be killed half-way, it had reached step {reached}"
-    resumed, _ = tiny_run(path, steps=300, resume=True, save_every=1000)
-    assert same_weights(tiny_run(steps=300)[0], resumed)
+    assert 0 < reached < 100, f"the process was to be killed half-way, it had reached step {reached}"
+    with held(tmp_path):  # which removes what the other process had half-written
+        resumed, _ = tiny_run(str(path), steps=100, resume=True, save_every_seconds=1000)
+    assert same_weights(tiny_run(steps=100)[0], resumed)
     assert [file.name for file in tmp_path.iterdir()] == ["killed.safetensors"]
 
 
@@ -184,3 +186,52 @@ def test_resuming_another_run_or_weights_of_another_shape_is_refused(tmp_path):
     save_checkpoint(path, nn.Linear(2, 2), load_checkpoint(path).metadata)
     with pytest.raises(ValueError, match="holds another model than FlowFactorizedVAE"):
         tiny_run(path, resume=True)
+
+
+def test_a_checkpoint_is_written_every_30_seconds_and_holds_what_comes_last(tmp_path, monkeypatch):
+    clock, saved, model = [0.0], [], Scaled(lambda w: Losses({"loss": w}))
+    monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(training, "save_checkpoint", lambda *a: saved.append(a[2]["step"]) or save_checkpoint(*a))
+    batch = SimpleNamespace(to=lambda device: clock.append(clock.pop() + 12.0))  # a step takes 12 seconds
+    options = {"checkpoint": tmp_path / "run", "run": {}, "progress": False, "finish": lambda: model.w.data.fill_(7)}
+    fit(model, lambda generator: batch, Schedule(11), **options)
+    assert saved == [3, 6, 9, 11]
+    assert load_checkpoint(tmp_path / "run").model["w"].tolist() == 4 * [7]
+    with pytest.raises(ValueError, match="save_every_seconds must be a finite number of at least 0, got nan"):
+        fit(model, lambda generator: batch, Schedule(11), save_every_seconds=math.nan)
+
+
+def test_what_cannot_be_saved_is_refused_before_the_first_step(tmp_path):
+    with pytest.raises(ValueError, match="Scaled and its record cannot be saved"):
+        descend(lambda w: pytest.fail("a step"), checkpoint=tmp_path / "run", run={"data": object()})
+
+
+def half(saved):
+    return [state.update(exp_avg=state["exp_avg"].half()) for state in saved.optimizer.values()]
+
+
+FOREIGN = [
+    (lambda s: s.model.update(w=s.model["w"].double()), "holds another model than Scaled with these"),
+    (lambda s: s.model.update(w=s.model["w"].int()), "holds another model than Scaled with these"),
+    (lambda s: s.model.update(w=s.model["w"][:3]), "holds another model than Scaled with these"),
+    (lambda s: s.model.update(v=s.model["w"]), "holds another model than Scaled with these"),
+    (lambda s: s.model["w"].fill_(math.nan), r"weights that are NaN or infinite \(w\): train again"),
+    (lambda s: s.optimizer.clear(), "holds no state of Adam, as exported copies do"),
+    (lambda s: s.optimizer.update({1: s.optimizer[0]}), "state of Adam that does not fit this model"),
+    (lambda s: s.optimizer[0].pop("exp_avg"), "state of Adam that does not fit this model"),
+    (lambda s: s.optimizer[0].update(exp_avg=torch.ones(1)), "state of Adam that does not fit this model"),
+    (lambda s: s.optimizer[0]["exp_avg_sq"].fill_(math.inf), "state of Adam that does not fit this model"),
+    (half, "state of Adam that does not fit this model"),
+    (lambda s: s.metadata.update(step=12), "has done 12 steps, more than the 11 asked for"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), FOREIGN)
+def test_a_state_that_is_not_of_this_training_is_refused_on_resuming(tmp_path, monkeypatch, spoil, message):
+    path = tmp_path / "run"
+    model = descend(lambda w: Losses({"loss": w}), checkpoint=path, run={})
+    saved = load_checkpoint(path)
+    spoil(saved)
+    monkeypatch.setattr(training, "load_checkpoint", lambda path: saved)
+    with pytest.raises(ValueError, match=rf"{path} .*{message}"):
+        descend(model.made, steps=11, checkpoint=path, run={}, resume=True)

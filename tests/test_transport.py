@@ -159,6 +159,48 @@ def test_a_small_epsilon_does_not_overflow():
         close(sinkhorn(x, y, 1e-4).matrix, torch.eye(3).double() / 3, rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("far", [1e4, 1e6, 1e8, 1e12, 1e100])
+def test_an_outlier_does_not_spoil_the_plan_of_the_others(far):
+    """In both clouds; from 1e6 on the others were paired ever worse, at 1e8 to four times the cost."""
+    x, y = cloud(50, 2), cloud(50, 2, seed=1)
+    x[0] = y[0] = far
+    rows, columns = linear_sum_assignment(costs(x, y))
+    assert optimal_plan(x, y).cost == approx(costs(x, y)[rows, columns].mean(), rel=1e-8)
+    assert wasserstein(x, y) == approx(wasserstein(x[1:], y[1:]) * math.sqrt(49 / 50), rel=1e-8)
+
+
+@pytest.mark.parametrize("weight", [1e-6, 1e-9, 1e-12])
+def test_an_outlier_of_next_to_no_weight_costs_what_it_must(weight):
+    """In one cloud, at 1e6: it goes to the nearest point, to first order in its weight, the others as without it."""
+    x, y = cloud(50, 2), cloud(50, 2, seed=1)
+    a = torch.full((51,), (1 - weight) / 50).double()
+    a[0] = weight
+    found = optimal_plan(torch.cat([double([1e6, 1e6]), x]), y, a)
+    nearest = (y - 1e6).square().sum(1).min().item()
+    assert found.cost == approx(optimal_plan(x, y).cost + weight * nearest, rel=1e-4)
+
+
+def test_a_worse_plan_is_never_returned_in_silence(monkeypatch):
+    """POT may give one without a warning; here it gives the independent plan, whose dual shows that it is not best."""
+    x, y = cloud(20, 2), cloud(20, 2, seed=1)
+    log = {"warning": None, "u": np.zeros(20), "v": np.zeros(20)}
+    monkeypatch.setattr("ot.emd", lambda a, b, *costs, **options: (np.outer(a, b), log))
+    for measure in (optimal_plan, wasserstein):
+        with pytest.raises(
+            RuntimeError, match=r"the one found may cost .* of its cost more than the best; leave out outl"
+        ):
+            measure(x, y)
+
+
+@pytest.mark.parametrize("unit", [1e-170, 1e-120, 1e120])
+def test_any_unit_of_length_will_do(unit):
+    x, y = cloud(20, 2), cloud(20, 2, seed=1)
+    assert torch.equal(optimal_plan(x * unit, y * unit).matrix, optimal_plan(x, y).matrix)
+    paths = torch.stack([x, x + y, y], 1)
+    assert straightness(paths * unit) == approx(straightness(paths))
+    assert ot_gap(paths * 1e-20) == approx(ot_gap(paths))
+
+
 def test_plans_that_do_not_converge_are_refused_without_a_warning():
     x, y = cloud(30, 2), cloud(30, 2, seed=1)
     with warnings.catch_warnings():
@@ -345,9 +387,12 @@ REFUSED = [
     *((sinkhorn, (X, X, e), f"epsilon must be positive and finite, got {e}; for eps") for e in (0.0, -1.0, nan)),
     *((optimal_plan(X, X).displacement, (s,), rf"s must lie between 0 .*, got {s}") for s in (-0.1, 1.5, nan)),
     *((hopf_lax, (X[:, 0], X, X, t), f"t must be positive and finite, got {t}; at") for t in (0.0, -1.0, nan)),
+    *((f, (1e150 * X, X), "source has entries up to .* whose squares over") for f in (optimal_plan, wasserstein)),
+    (gaussian_map, (X[0], 1e-150 * torch.eye(2).double()) * 2, "covariance_0 must be positive definite"),
+    *((hopf_lax, (X[:, 0], x, z, 1.0), "has 6 NaN or infinite") for x, z in ((X / 0, X), (X, X / 0))),
     (straightness, (torch.full((1, 3, 2), nan),), "z has 6 NaN or infinite entries of 6"),
     (ot_gap, (X[:, None].expand(3, 4, 2),), "no particle moves, so the gap is 0/0; check that"),
-    (sliced_wasserstein, (X, X, 0), "at least 1 projection is needed, got 0"),
+    (sliced_wasserstein, (X, X, 0), "projections must be an integer of at least 1, got 0"),
     (map_1d, (X[:, 0], cloud(4, 2)[:, 0]), r"target must be \(3,\), got \(4,\); a map by rank needs as many"),
     (hopf_lax, (X[:2, 0], X, X, 1.0), r"initial must be \(3,\), got \(2,\); give one value for each point"),
     (hopf_lax, (X[:, 0], X, X[:, :1], 1.0), r"z must be \(B, 2\), got \(3, 1\); z must lie in the space of the sup"),

@@ -1,5 +1,5 @@
 """What the course is made with: checks of the exercises, and tools that execute, lint and build its notebooks."""
 
-from poflow_lite.course.notebooks import BUILDS, REPOSITORY, build, execute, find_lessons, lint, recorded, setup_cell
+from poflow_lite.course.notebooks import BUILDS, SOURCE, build, execute, find_lessons, lint, recorded, setup_cell
 
-__all__ = ["BUILDS", "REPOSITORY", "build", "execute", "find_lessons", "lint", "recorded", "setup_cell"]
+__all__ = ["BUILDS", "SOURCE", "build", "execute", "find_lessons", "lint", "recorded", "setup_cell"]

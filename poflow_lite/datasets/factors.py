@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from poflow_lite.datasets.sequences import Sequences
+from poflow_lite.datasets.sequences import Sequences, require_count
 from poflow_lite.io import require_known
 
 
@@ -194,6 +194,7 @@ class FactorSequences(Sequences):
         return self.starts.shape[1]
 
     def first(self, count: int) -> FactorSequences:
+        require_count(count)
         fewer = copy.copy(self)
         fewer.starts = self.starts[:, :count]
         return fewer

@@ -7,10 +7,12 @@ import itertools
 import os
 import re
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor
 
 from poflow_lite.datasets.factors import SHAPES3D, FactorImages, FactorSpace
-from poflow_lite.io import write_atomically
+from poflow_lite.io import held, write_atomically
 
 if TYPE_CHECKING:
     import h5py
@@ -31,8 +33,9 @@ _SHAPES3D_SHA256 = "0a0f6ed98baff276a50f3a081a7434d788da63cb135a98189b2a5b5769be
 _PIXELS = (64, 64, 3)
 LARGE_CHUNK = 100
 """Images that are packed together, from which on reading single ones is slow: to unpack them takes milliseconds."""
-PART, LEVEL = 4800, 4
-"""Images of one part of a rendering, which is what an interruption can cost, and how hard they are squeezed."""
+PART, PART_SECONDS, STEP, LEVEL = 4800, 20.0, 64, 4
+"""Images of one part of a rendering, seconds after which it ends before, which is what an interruption can cost;
+images that are rendered at one go, and how hard they are squeezed."""
 
 
 def _gather(space: FactorSpace, size: int, index: Tensor, read: Callable[[np.ndarray], np.ndarray]) -> Tensor:
@@ -143,9 +146,16 @@ class Shapes3DFile:
         return _gather(self.space, _PIXELS[0], index, self._read)
 
     def _check(self, file: h5py.File) -> None:
+        """Both arrays, in the file itself: a link could show what else lies on this machine."""
+        import h5py
+
         layout = {"images": (_PIXELS, "uint8"), "labels": ((len(self.space.names),), "float64")}
         for name, (sizes, kind) in layout.items():
+            if name in file and not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                raise ValueError(f"{self.path} holds only a link as {name!r}: name a file that holds the array itself")
             array, expected = file.get(name), f"{(len(self.space), *sizes)} of {kind}"
+            if getattr(array, "is_virtual", False) or getattr(array, "external", None):
+                raise ValueError(f"{self.path} has {name!r} in other files: name a file that holds the array itself")
             found = f"{array.shape} of {array.dtype}" if hasattr(array, "chunks") else "no array"
             if found != expected:
                 raise ValueError(
@@ -198,56 +208,98 @@ def render_file(scene: FactorImages, path: str | Path, progress: bool = True) ->
     """Write ``images`` (N, H, W, 3), uint8, and ``labels`` (N, n), float64, of all factors into an HDF5 file.
 
     Images are deflated as chunks of their own. Parts of them are kept in a folder beside the file until it is complete,
-    so that the same call goes on where an interrupted one stopped, and the file appears only when whole.
+    so that the same call goes on where an interrupted one stopped, and the file appears only when whole. A part that
+    was damaged meanwhile is named by a warning and rendered again.
 
     Raises:
-        ValueError: if the file exists, or its folder of parts belongs to another scene.
+        ValueError: if the file exists, or its folder of parts belongs to another scene or is in use.
         OSError: if it cannot be written.
     """
-    from tqdm.auto import tqdm
-
-    path, count = Path(path), len(scene.space)
-    if path.exists():
-        raise ValueError(f"{path} exists: choose another file with --out, or delete it first")
+    path = Path(path)
     folder = path.with_name(path.name + ".parts")
+    _refuse_existing(path)
     folder.mkdir(parents=True, exist_ok=True)
-    owner = folder / "scene.txt"
-    if not owner.exists():
-        write_atomically(owner, lambda temporary: temporary.write_text(scene.name, encoding="utf-8"))
-    if (found := owner.read_text(encoding="utf-8")) != scene.name:
-        raise ValueError(f"{folder} holds parts of {found}, not of {scene.name}: choose another --out, or delete it")
-    parts = []
-    with tqdm(total=count, desc=f"rendering {scene.name}", unit="image", disable=not progress) as bar:
-        for begin in range(0, count, PART):
-            index = torch.arange(begin, min(begin + PART, count))
-            parts.append(folder / f"{begin:06d}.h5")
-            if not parts[-1].exists():
-                write_atomically(parts[-1], partial(_write_part, scene=scene, index=index))
-            bar.update(len(index))
-    write_atomically(path, partial(_assemble, scene=scene, parts=parts))
+    with held(folder):
+        _refuse_existing(path)  # another process may have made it just now
+        owner, whole = folder / "scene.txt", folder / "whole.h5"
+        if not owner.exists():
+            write_atomically(owner, lambda temporary: temporary.write_text(scene.name, encoding="utf-8"))
+        if (found := owner.read_text(encoding="utf-8", errors="replace")) != scene.name:
+            raise ValueError(
+                f"{folder} holds parts of {found}, not of {scene.name}: choose another --out, or delete it"
+            )
+        parts = _render_parts(scene, folder, progress)
+        write_atomically(whole, partial(_assemble, scene=scene, parts=parts))
+        whole.replace(path)
     shutil.rmtree(folder)
     return path
 
 
-def _create(file: h5py.File, count: int, scene: FactorImages) -> h5py.Dataset:
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise ValueError(f"{path} exists: choose another file with --out, or delete it first")
+
+
+def _render_parts(scene: FactorImages, folder: Path, progress: bool) -> list[Path]:
+    """Files that hold all images, each named by its first one; those that are there already are only read."""
+    import h5py
+    from tqdm.auto import tqdm
+
+    parts, begin, count = [], 0, len(scene.space)
+    with tqdm(total=count, desc=f"rendering {scene.name}", unit="image", disable=not progress) as bar:
+        while begin < count:
+            parts.append(folder / f"{begin:06d}.h5")
+            if not (more := _images_of(parts[-1], scene)):
+                later = [int(other.stem) for other in folder.glob("[0-9]*.h5")]
+                index = torch.arange(begin, min([n for n in later if n > begin] + [begin + PART, count]))
+                write_atomically(parts[-1], partial(_write_part, scene=scene, index=index))
+                with h5py.File(parts[-1]) as file:
+                    more = len(file["images"])
+            begin += more
+            bar.update(more)
+    return parts
+
+
+def _images_of(part: Path, scene: FactorImages) -> int:
+    """How many images a part holds: 0 if it is not there or, with a warning, damaged, as checksums tell in reading."""
+    if not part.exists():
+        return 0
     shape = (*scene.image_shape[1:], 3)
-    return file.create_dataset(
-        "images", (count, *shape), np.uint8, chunks=(1, *shape), compression="gzip", compression_opts=LEVEL
-    )
+    with suppress(ValueError), _opened(part) as file:
+        images = file["images"]
+        if all(image.shape == shape for image in images):
+            return len(images)
+    warnings.warn(f"{part} is damaged: its images are rendered again", stacklevel=2)
+    return 0
+
+
+def _create(file: h5py.File, count: int, scene: FactorImages, most: int | None = None) -> h5py.Dataset:
+    shape = (*scene.image_shape[1:], 3)
+    packed = {"chunks": (1, *shape), "compression": "gzip", "compression_opts": LEVEL}
+    return file.create_dataset("images", (count, *shape), np.uint8, maxshape=(most or count, *shape), **packed)
 
 
 def _write_part(path: Path, scene: FactorImages, index: Tensor) -> None:
+    """Render images of these indices until the time of a part is over."""
     import h5py
 
-    with h5py.File(path, "w") as file:
-        images = _create(file, len(index), scene)
-        for some in torch.arange(len(index)).split(256):
-            images[some[0] : some[-1] + 1] = scene.frames(index[some]).permute(0, 2, 3, 1).cpu().numpy()
+    end, content = time.monotonic() + PART_SECONDS, BytesIO()  # in memory: HDF5 crashes where a disk is full
+    with h5py.File(content, "w", libver="latest") as file:  # whose structure has checksums, as deflated pixels have
+        images = _create(file, 0, scene, len(index))
+        for some in index.split(STEP):
+            images.resize(len(images) + len(some), axis=0)
+            images[-len(some) :] = scene.frames(some).permute(0, 2, 3, 1).cpu().numpy()
+            if time.monotonic() > end:
+                break
+    path.write_bytes(content.getbuffer())
 
 
 def _assemble(path: Path, scene: FactorImages, parts: Sequence[Path]) -> None:
     import h5py
 
+    needed, free = 1.05 * sum(part.stat().st_size for part in parts), shutil.disk_usage(path.parent).free
+    if free < needed:  # found out while writing, it would crash HDF5
+        raise OSError(f"{needed / 1e9:.3f} GB are needed, {free / 1e9:.3f} GB are free")
     with h5py.File(path, "w") as file:
         images, number = _create(file, len(scene.space), scene), itertools.count()
         for part in parts:

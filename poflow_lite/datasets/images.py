@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from poflow_lite.datasets.places import folders
 from poflow_lite.io import write_atomically
 
 SPLITS = ("train", "validation", "test")
@@ -25,8 +26,8 @@ def as_images(images: Any) -> Tensor:
     """Images from elsewhere in the form of this package: (N, C, H, W) in [0, 1], of the default dtype, on the CPU.
 
     Args:
-        images: (N, C, H, W), or (N, H, W) if they are grey; a tensor, or what NumPy makes an array of; uint8, which is
-            divided by 255, or floating point in [0, 1].
+        images: (N, C, H, W), or (N, H, W) if they are grey; a tensor, or what NumPy makes an array of. Truths, uint8 in
+            0..255 (or nothing but 0 and 1, which stay as they are), or floating point in [0, 1].
 
     Raises:
         ValueError: for other shapes, types or ranges, NaN, or no image; in one line that says what to do.
@@ -44,8 +45,9 @@ def as_images(images: Any) -> Tensor:
         raise ValueError(f"images {tuple(images.shape)} hold no pixel: a data set needs at least one image")
     if images.shape[1] > 4 >= images.shape[3]:
         raise ValueError(f"channels come second, (N, C, H, W), got {tuple(images.shape)}: move the last axis there")
-    if images.dtype == torch.uint8:
-        return images.cpu().to(torch.get_default_dtype()) / 255
+    if images.dtype in (torch.uint8, torch.bool):
+        whole = images.cpu().to(torch.get_default_dtype())
+        return whole / 255 if whole.max() > 1 else whole
     if not images.is_floating_point():
         raise ValueError(f"images must be uint8 or floating point in [0, 1], got {images.dtype}; convert them first")
     images = images.detach().to("cpu", torch.get_default_dtype())
@@ -76,14 +78,15 @@ def in_red(images: Any) -> Tensor:
 def image_folder(path: str | Path, size: int | tuple[int, int] | None = None) -> Tensor:
     """The PNG and JPEG files of a folder, in the order of their names: (N, C, H, W) in [0, 1], C = 1 if all are grey.
 
+    They are turned upright as their camera says, put on black where they are transparent, and read with 8 bits.
+
     Args:
         path: of the folder; other files and folders in it are left alone.
         size: height and width, or one number for both: each image is cut about its middle to this shape and resampled.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: for no image in it, one that cannot be read or has more than 8 bits, or, without ``size``, images of
-            different sizes.
+        ValueError: for no image in it, one that cannot be read, or, without ``size``, images of different sizes.
     """
     from PIL import Image, ImageOps
 
@@ -97,13 +100,9 @@ def image_folder(path: str | Path, size: int | tuple[int, int] | None = None) ->
     images = []
     for file in files:
         try:
-            image = Image.open(file)
-            image.load()
+            image = _upright(Image.open(file))
         except (OSError, SyntaxError, ValueError) as error:  # all of which Pillow raises for damaged images
             raise ValueError(f"{file} is not a whole image ({error}): remove or replace it") from error
-        if image.mode[0] in "IF":
-            raise ValueError(f"{file} has more than 8 bits a channel (mode {image.mode}): convert it to 8 bits first")
-        image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
         image = image if size is None else ImageOps.fit(image, (width, height))
         if images and image.size != images[0].size:
             raise ValueError(
@@ -113,6 +112,19 @@ def image_folder(path: str | Path, size: int | tuple[int, int] | None = None) ->
     mode = "L" if all(image.mode == "L" for image in images) else "RGB"
     pixels = torch.from_numpy(np.stack([np.asarray(image.convert(mode)) for image in images]))
     return as_images(pixels if mode == "L" else pixels.permute(0, 3, 1, 2))
+
+
+def _upright(image: Any) -> Any:
+    """A Pillow image as it is seen on black, in mode L or RGB."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode[0] == "I":  # grey with 16 bits
+        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    grey = image.mode in ("1", "L", "LA")
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
+    return image.convert("L" if grey else "RGB")
 
 
 # --- images with labels -------------------------------------------------------------------------------------------
@@ -202,8 +214,11 @@ def load_digits(split: str) -> LabelledImages:
 
 
 def data_directory() -> Path:
-    """Where downloaded data sets live: $POFLOW_DATA if set, else ``data/`` in the working directory."""
-    return Path(os.environ.get("POFLOW_DATA") or "data")
+    """Where downloaded data sets live: $POFLOW_DATA if set, else the course's ``data/`` (``places.folders``).
+
+    Where there is none yet, it is ``data/`` in the working directory.
+    """
+    return Path(os.environ.get("POFLOW_DATA") or next(iter(folders()), "data"))
 
 
 def download_mnist() -> Path:

@@ -24,6 +24,12 @@ def _require_times(times: Tensor, horizon: int) -> None:
         raise ValueError(f"times must lie in 0..{horizon} and start with 0, got {times[:1].tolist()}, …")
 
 
+def require_count(count: int) -> None:
+    """Raise a ValueError for a number of images to be kept that is below 1."""
+    if count < 1:
+        raise ValueError(f"at least the first 1 must be kept, got {count}")
+
+
 def _require_k(k: Tensor, frames: Tensor) -> None:
     fits = k.ndim == 2 or (k.ndim == 1 and not k.is_floating_point())
     if not fits or len(k) != len(frames):
@@ -177,12 +183,12 @@ class Sequences:
             times: (B, n), with 0 first; all frames 0..T by default.
             generator: draws random start poses.
         """
-        k = torch.as_tensor(k)
+        indices, k = torch.as_tensor(indices), torch.as_tensor(k)
         k = k.expand(len(indices)) if k.ndim == 0 else k
-        if k.shape != indices.shape or k.is_floating_point() or len(indices) == 0:
+        if k.shape != indices.shape or k.is_floating_point() or indices.is_floating_point() or not indices.numel():
             raise ValueError(
-                f"expected at least one image index (B,) and integer k (B,), got {tuple(indices.shape)} and "
-                f"{tuple(k.shape)} of {k.dtype}"
+                f"expected at least one image index (B,) and integer k (B,), got {tuple(indices.shape)} of "
+                f"{indices.dtype} and {tuple(k.shape)} of {k.dtype}"
             )
         last = len(self.names) - 1
         if k.min() < 0 or k.max() > last:
@@ -195,6 +201,7 @@ class Sequences:
             )
         if times is None:
             times = torch.arange(self.horizon + 1).expand(len(indices), -1)
+        times = torch.as_tensor(times)
         _require_times(times, self.horizon)
         frames = self.frames(indices, k, times, generator)
         return Batch(frames, times, k, self.horizon, self.is_labelled(indices))
@@ -210,6 +217,8 @@ class Sequences:
             generator: of every draw.
             consecutive: draw frames that follow one another, t, t+1, ..., from a random t in 1..T - frames + 1.
         """
+        if size < 1:
+            raise ValueError(f"a batch needs at least 1 sequence, got {size}")
         indices, k = self.draw(size, generator)
         times = None
         if frames is not None:
@@ -260,6 +269,7 @@ class TransformationSequences(Sequences):
         return len(self.images)
 
     def first(self, count: int) -> TransformationSequences:
+        require_count(count)
         fewer = copy.copy(self)
         fewer.images = self.images[:count]
         return fewer
@@ -352,6 +362,7 @@ class ClipSequences(Sequences):
 
     def first(self, count: int) -> ClipSequences:
         """The first ``count`` clips of each class, or all where there are fewer."""
+        require_count(count)
         fewer, kept = copy.copy(self), self.rank < count
         fewer.clips, fewer.k, fewer.rank = self.clips[kept], self.k[kept], self.rank[kept]
         return fewer

@@ -9,8 +9,17 @@ from typing import Any
 
 import torch
 
+from poflow_lite.datasets.places import folders
 from poflow_lite.experiments.runs import Run, load_run
-from poflow_lite.io import load_checkpoint, prepare_folder, require_known, save_checkpoint, write_json
+from poflow_lite.io import (
+    held,
+    load_checkpoint,
+    prepare_folder,
+    require_known,
+    require_name,
+    save_checkpoint,
+    write_json,
+)
 
 FOLDER, INDEX = Path("data/checkpoints"), "index.json"
 
@@ -29,26 +38,29 @@ def export(run: str | Path, name: str, folder: str | Path = FOLDER) -> Path:
         The path of the copy.
 
     Raises:
-        FileNotFoundError, ValueError: if there is no finished run.
+        FileNotFoundError, ValueError: if there is no finished run, its weights are too large for half precision, or
+            the name cannot be that of a file.
     """
+    require_name("the name of a pretrained model", name)
     loaded = load_run(run, "cpu")
     folder = prepare_folder(folder)
     path = folder / f"{name}.safetensors"
     source = load_checkpoint(Path(run) / "checkpoint.safetensors")
-    save_checkpoint(path, loaded.model.half(), {**source.metadata, "history": source.metadata["history"][-1:]})
-    index = _read_index(folder) if (folder / INDEX).exists() else {}
-    index[name] = {"sha256": _sha256(path), "bytes": path.stat().st_size, **loaded.config}
-    write_json(folder / INDEX, index)
+    with held(folder):
+        index = _read_index(folder) if (folder / INDEX).exists() else {}
+        save_checkpoint(path, loaded.model.half(), {**source.metadata, "history": source.metadata["history"][-1:]})
+        index[name] = {"sha256": _sha256(path), "bytes": path.stat().st_size, **loaded.config}
+        write_json(folder / INDEX, index)
     return path
 
 
 def load_pretrained(name: str, device: str = "auto", folder: str | Path | None = None) -> Run:
     """One of the trained models that come with the course.
 
-    They are looked for in ``data/checkpoints`` of the working directory and of the one above, where notebooks are run.
+    They are looked for in the folders of ``datasets.places``; they travel in an installed package.
 
     Args:
-        name: as listed in ``data/checkpoints/index.json``.
+        name: as listed in an ``index.json`` of these folders; the first that lists it counts.
         device: "auto", "cpu" or "cuda".
         folder: look here instead.
 
@@ -56,12 +68,13 @@ def load_pretrained(name: str, device: str = "auto", folder: str | Path | None =
         ValueError: for an unknown name (the message lists the known ones), or a file with another hash than recorded.
         FileNotFoundError: if there are none.
     """
-    places = [FOLDER, Path("..") / FOLDER] if folder is None else [Path(folder)]
-    place = next((place for place in places if (place / INDEX).exists()), None)
-    if place is None:
-        raise FileNotFoundError(f"there is no {places[0] / INDEX} here: run this from the folder of the course")
-    index = _read_index(place)
-    require_known("pretrained model", name, index)
+    places = folders(FOLDER.name) if folder is None else [Path(folder)]
+    indexes = {place: _read_index(place) for place in places if (place / INDEX).exists()}
+    if not indexes:
+        where = folder or f"{FOLDER} of this folder or the package"
+        raise FileNotFoundError(f"there is no {INDEX} in {where}: run this in the course's folder, or install it again")
+    require_known("pretrained model", name, dict.fromkeys(known for index in indexes.values() for known in index))
+    place, index = next((place, index) for place, index in indexes.items() if name in index)
     path = place / f"{name}.safetensors"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: get the course's data/checkpoints again")
@@ -76,7 +89,13 @@ def load_pretrained(name: str, device: str = "auto", folder: str | Path | None =
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        for entry in index.values():
+            entry["sha256"][:12], entry["bytes"]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / INDEX} is damaged ({error!r}): get the folder again where it came from") from error
+    return index
 
 
 def _sha256(path: Path) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from poflow_lite.datasets import DATASETS, Sequences, load_sequences
 from poflow_lite.fields import AutogradPotential, DeepUnits, DivergenceFreeField, Force, FreeField, Potential
-from poflow_lite.flows import LOG_DETS, METHODS, DiffusionPrior, Flow, StaticPrior
+from poflow_lite.flows import DiffusionPrior, Flow, StaticPrior
 from poflow_lite.io import require_known
 from poflow_lite.models import (
     VAE,
@@ -25,6 +26,8 @@ from poflow_lite.models import (
     TopographicVAE,
 )
 from poflow_lite.networks import Autocast, ConvDecoder, ConvEncoder, TransformationEncoder
+from poflow_lite.objectives import LIKELIHOODS
+from poflow_lite.settings import Count, Natural, Positive, Share, Size, Weight, checked
 
 BUDGETS = ("smoke", "lecture", "full")
 
@@ -49,30 +52,43 @@ class Recipe:
         test_images: images on which the equivariance error is measured, at most.
         likelihood_images, samples: images and importance samples for the log-likelihood.
         options: those that only this model has, see :func:`options_of`.
+
+    Raises:
+        ValueError: for a value of another type or out of range.
     """
 
-    steps: int
-    batch_size: int = 32
-    frames: int = 2
-    learning_rate: float = 6e-3
-    latent: int = 32
-    channels: tuple[int, ...] = (32, 64)
-    hidden: int = 256
-    width: int = 64
-    frequencies: int = 2
-    precision: str = "float32"
+    steps: Count
+    batch_size: Size = 32
+    frames: Size = 2
+    learning_rate: Positive = 6e-3
+    latent: Size = 32
+    channels: tuple[Size, ...] = (32, 64)
+    hidden: Size = 256
+    width: Size = 64
+    frequencies: Natural = 2
+    precision: Literal["float32", "bfloat16"] = "float32"
     likelihood: str = "bernoulli"
-    beta: float = 0.03
-    labelled: float = 0.0
-    share: float = 1.0
-    left_out: tuple[int, ...] = ()
-    pixels: int = 28
-    horizon: int = 8
-    start: str = "fixed"
-    test_images: int = 10_000
-    likelihood_images: int = 64
-    samples: int = 100
+    beta: Weight = 0.03
+    labelled: Share = 0.0
+    share: Annotated[Share, Field(gt=0)] = 1.0
+    left_out: tuple[Natural, ...] = ()
+    pixels: Size = 28
+    horizon: Size = 8
+    start: Literal["fixed", "random"] = "fixed"
+    test_images: Count = 10_000
+    likelihood_images: Count = 64
+    samples: Count = 100
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name, value in checked(type(self), vars(self)).items():
+            object.__setattr__(self, name, value)
+        require_known("likelihood", self.likelihood, LIKELIHOODS)
+
+    @property
+    def operator_images(self) -> int:
+        """How many training images operators are fitted to, at most; few in the budget "smoke"."""
+        return min(2000, 4 * self.test_images)
 
 
 # --- models -------------------------------------------------------------------------------------------------------
@@ -99,18 +115,18 @@ def _vae(r: Recipe, shape: tuple[int, int, int], transformations: int) -> VAE:
     return VAE(*_networks(r, shape), **_shared(r))
 
 
-def _factor_vae(r: Recipe, shape: tuple[int, int, int], transformations: int, *, gamma: float = 0.1) -> FactorVAE:
+def _factor_vae(r: Recipe, shape: tuple[int, int, int], transformations: int, *, gamma: Weight = 0.1) -> FactorVAE:
     return FactorVAE(*_networks(r, shape), r.latent, **_shared(r), gamma=gamma)
 
 
 def _slow_vae(
-    r: Recipe, shape: tuple[int, int, int], transformations: int, *, rate: float = 6.0, transition: float = 0.01
+    r: Recipe, shape: tuple[int, int, int], transformations: int, *, rate: Positive = 6.0, transition: Weight = 0.01
 ) -> SlowVAE:
     return SlowVAE(*_networks(r, shape), **_shared(r), rate=rate, transition=transition)
 
 
 def _topographic_vae(
-    r: Recipe, shape: tuple[int, int, int], transformations: int, *, capsules: int = 4, neighbours: int = 3
+    r: Recipe, shape: tuple[int, int, int], transformations: int, *, capsules: Size = 4, neighbours: Size = 3
 ) -> TopographicVAE:
     networks = _networks(r, shape, 2 * r.latent)
     return TopographicVAE(*networks, r.latent, **_shared(r), capsules=capsules, neighbours=neighbours)
@@ -121,10 +137,10 @@ def _poflow(
     shape: tuple[int, int, int],
     transformations: int,
     *,
-    wave: float = 1.0,
-    initial: float = 0.1,
-    jacobian: float = 0.01,
-    classification: float = 1.0,
+    wave: Weight = 1.0,
+    initial: Weight = 0.1,
+    jacobian: Weight = 0.01,
+    classification: Weight = 1.0,
 ) -> PoFlow:
     parts = *_networks(r, shape), Flow(FIELDS["gradient"](**_sizes(r, transformations)))
     weights = {"wave": wave, "initial": initial, "jacobian": jacobian, "classification": classification}
@@ -149,21 +165,21 @@ def _flow_parts(
     shape: tuple[int, int, int],
     transformations: int,
     *,
-    hamilton_jacobi: float = 10.0,
-    autoencoding: float = 0.05,
-    consistency: float = 0.0,
-    initial: float = 0.0,
-    path_kl: float = 1.0,
-    field: str = "gradient",
-    depth: int = 1,
-    force: str = "learned",
-    prior: str = "diffusion",
-    log_det: str = "exact",
-    method: str = "euler",
-    substeps: int = 1,
+    hamilton_jacobi: Weight = 10.0,
+    autoencoding: Weight = 0.05,
+    consistency: Weight = 0.0,
+    initial: Weight = 0.0,
+    path_kl: Weight = 1.0,
+    field: Literal["gradient", "free", "divergence-free"] = "gradient",
+    depth: Annotated[int, Field(strict=True, ge=1, le=16)] = 1,
+    force: Literal["learned", "none"] = "learned",
+    prior: Literal["diffusion", "static"] = "diffusion",
+    log_det: Literal["exact", "trace", "hutchinson", "none"] = "exact",
+    method: Literal["euler", "midpoint", "rk4"] = "euler",
+    substeps: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Networks, flow, prior and force of a flow-factorized model, and its weights."""
-    _require_fitting(field, depth, force, prior, log_det, method, substeps, hamilton_jacobi)
+    _require_fitting(field, depth, hamilton_jacobi)
     networks, sizes = _networks(r, shape), _sizes(r, transformations)
     if depth > 1:
         velocity = AutogradPotential(DeepUnits(**sizes, depth=depth), r.latent, transformations, r.horizon)
@@ -176,18 +192,8 @@ def _flow_parts(
     return parts, weights | {"initial": initial, "path_kl": path_kl, **_shared(r)}
 
 
-def _require_fitting(
-    field: str, depth: int, force: str, prior: str, log_det: str, method: str, substeps: int, hamilton_jacobi: float
-) -> None:
-    """Raise a ValueError for options of a flow that are unknown, out of range, or do not go together."""
-    require_known("field", field, FIELDS)
-    require_known("force", force, ("learned", "none"))
-    require_known("prior", prior, PRIORS)
-    require_known("log_det", log_det, LOG_DETS)
-    require_known("method", method, METHODS)
-    for name, value in (("depth", depth), ("substeps", substeps)):
-        if not (isinstance(value, int) and value >= 1):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
+def _require_fitting(field: str, depth: int, hamilton_jacobi: float) -> None:
+    """Raise a ValueError for options of a flow that do not go together."""
     for name, value, neutral in (("hamilton_jacobi", hamilton_jacobi, 0), ("depth", depth, 1)):
         if field != "gradient" and value != neutral:
             raise ValueError(
@@ -206,8 +212,8 @@ def _weakly_supervised(
     shape: tuple[int, int, int],
     transformations: int,
     *,
-    balance: float = 1000.0,
-    classification: float = 0.0,
+    balance: Weight = 1000.0,
+    classification: Weight = 0.0,
     **options: Any,
 ) -> InferredFlowVAE:
     parts, weights = _flow_parts(r, shape, transformations, **options)
@@ -250,10 +256,27 @@ def register_model(name: str, builder: Callable[..., nn.Module]) -> None:
 
 def options_of(model: str) -> dict[str, Any]:
     """The options that only this model has, with their defaults: the keywords of its builder."""
-    builder = MODELS[model]
-    functions = [_PASSED_ON[builder], builder] if builder in _PASSED_ON else [builder]
-    parameters = [p for function in functions for p in inspect.signature(function).parameters.values()]
+    parameters = [p for function in _builders(model) for p in inspect.signature(function).parameters.values()]
     return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _builders(model: str) -> list[Callable[..., Any]]:
+    """The functions whose keywords are the options of a model."""
+    builder = MODELS[model]
+    return [_PASSED_ON[builder], builder] if builder in _PASSED_ON else [builder]
+
+
+def _checked_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a model, each as its builder has it; a ValueError for one that is unknown, out of range or unfit."""
+    known = options_of(model)
+    for name in options:
+        require_known(f"option of {model}", name, known)
+    for function in _builders(model):
+        options = checked(function, options)
+    if _flow_parts in _builders(model):
+        chosen = known | options
+        _require_fitting(*(chosen[name] for name in inspect.signature(_require_fitting).parameters))
+    return options
 
 
 def build_model(
@@ -273,16 +296,10 @@ def build_model(
             together.
     """
     require_known("model", model, MODELS)
-    known = options_of(model)
-    for name in settings.options:
-        if name not in known:
-            raise ValueError(
-                f"unknown option {name!r} of {model}; known: {', '.join(known) or 'none'}. Make its recipe by "
-                f"recipe(data, budget, {model!r})"
-            )
+    options = _checked_options(model, settings.options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MODELS[model](settings, tuple(image_shape), transformations, **settings.options)
+        return MODELS[model](settings, tuple(image_shape), transformations, **options)
 
 
 # --- recipes ------------------------------------------------------------------------------------------------------
@@ -336,15 +353,7 @@ def recipe(data: str, budget: str, model: str = "flow-factorized", **changes: An
     options |= {name: changes.pop(name) for name in list(changes) if name in options}
     if model in _OWN_BETA:
         changes = {"beta": _OWN_BETA[model], **changes}
-    settings = replace(RECIPES.get(data, _STILLS)[budget], **changes, options=options)
-    require_known("precision", settings.precision, ("float32", "bfloat16"))
-    if MODELS[model] in _PASSED_ON:
-        _require_fitting(**{name: options[name] for name in inspect.signature(_require_fitting).parameters})
-    if not 0 <= settings.labelled <= 1:
-        raise ValueError(f"labelled is a share of the training images, from 0 to 1, got {settings.labelled}")
-    if not 0 < settings.share <= 1:
-        raise ValueError(f"share is a share of the training images, above 0 and up to 1, got {settings.share}")
-    return settings
+    return replace(RECIPES.get(data, _STILLS)[budget], **changes, options=_checked_options(model, options))
 
 
 def sequences(data: str, split: str, settings: Recipe) -> Sequences:

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from poflow_lite import plotting
 from poflow_lite.datasets import Sequences
 from poflow_lite.experiments.recipes import Recipe, build_model, recipe, sequences
 from poflow_lite.io import (
     command,
+    held,
     load_checkpoint,
     machine,
     prepare_folder,
-    save_checkpoint,
     versions,
     write_atomically,
     write_json,
@@ -36,7 +36,7 @@ from poflow_lite.metrics import (
     reconstruct,
     smallest_eigenvalue,
 )
-from poflow_lite.training import Schedule, fit, load_weights, resolve_device
+from poflow_lite.training import Schedule, fit, load_weights, require_fitting, resolve_device
 
 CHECKPOINT, CONFIG, METRICS = "checkpoint.safetensors", "config.json", "metrics.json"
 
@@ -57,6 +57,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     record: Mapping[str, Any] | None = None,
+    save_every_seconds: float = 30.0,
     progress: bool = True,
 ) -> Path:
     """Train a model on sequences and leave ``config.json`` and ``checkpoint.safetensors`` in ``out``.
@@ -73,6 +74,7 @@ def train(
         resume: continue an interrupted run with the same settings.
         overwrite: replace a run that is there.
         record: what else determines the run, as JSON; by default the name of the model's class.
+        save_every_seconds: how much work a power failure can cost.
         progress: show a bar.
 
     Returns:
@@ -82,40 +84,49 @@ def train(
         ValueError, FileNotFoundError, OSError: each says what came, what was expected and what to do.
     """
     chosen, folder = resolve_device(device), prepare_folder(out)
-    checkpoint = folder / CHECKPOINT
-    if checkpoint.exists() and not (resume or overwrite):
+    shape = {"image_shape": training.image_shape, "names": training.names}
+    settings = {"batch_size": batch_size, "frames": frames, "seed": seed, **asdict(schedule)}
+    run = {**settings, **shape, **(record or {"model": type(model).__name__})}
+    run = json.loads(json.dumps(run))  # as in the file: tuples have become lists
+    notes = {"data_set": training.name, "device": machine(chosen), "versions": versions(), "command": command()}
+
+    def name_k() -> None:
+        """Which index stands for which transformation was up to the run: give each its own."""
+        _, matching = clustering_accuracy(model.eval(), training.first(500), seed=seed)
+        model.reorder(matching)
+
+    with held(folder):
+        _make_room(folder, resume, overwrite)
+        if not (folder / CHECKPOINT).exists():
+            write_json(folder / CONFIG, {**run, **notes})
+        if progress:
+            print(f"{run['model']}, seed {seed}, on {training.name}, {notes['device']}")
+        fit(
+            model,
+            partial(training.sample, batch_size, frames, consecutive=getattr(model, "consecutive", False)),
+            schedule,
+            seed=seed,
+            device=chosen,
+            checkpoint=folder / CHECKPOINT,
+            run=run,
+            notes=notes,
+            resume=resume,
+            save_every_seconds=save_every_seconds,
+            progress=progress,
+            finish=name_k if getattr(model, "names_k", False) else None,
+        )
+    return folder
+
+
+def _make_room(folder: Path, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder with a run that is neither continued nor replaced; remove one that is replaced."""
+    if (folder / CHECKPOINT).exists() and not (resume or overwrite):
         raise ValueError(
             f"{folder} already holds a run: add --resume to continue it, or choose another folder with --out"
         )
     if overwrite:
         for name in (CHECKPOINT, METRICS):
             (folder / name).unlink(missing_ok=True)
-    shape = {"image_shape": training.image_shape, "names": training.names}
-    settings = {"batch_size": batch_size, "frames": frames, "seed": seed, **asdict(schedule)}
-    run = {**settings, **shape, **(record or {"model": type(model).__name__})}
-    run = json.loads(json.dumps(run))  # as in the file: tuples have become lists
-    notes = {"data_set": training.name, "device": machine(chosen), "versions": versions(), "command": command()}
-    if not checkpoint.exists():
-        write_json(folder / CONFIG, {**run, **notes})
-    if progress:
-        print(f"{run['model']}, seed {seed}, on {training.name}, {notes['device']}")
-    fit(
-        model,
-        partial(training.sample, batch_size, frames, consecutive=getattr(model, "consecutive", False)),
-        schedule,
-        seed=seed,
-        device=chosen,
-        checkpoint=checkpoint,
-        run=run,
-        notes=notes,
-        resume=resume,
-        progress=progress,
-    )
-    if getattr(model, "names_k", False):  # which index stands for which transformation was up to the run
-        _, matching = clustering_accuracy(model, training.first(500), seed=seed)
-        model.reorder(matching)
-        save_checkpoint(checkpoint, model, load_checkpoint(checkpoint).metadata)
-    return folder
 
 
 def train_recipe(model: str, data: str, budget: str, out: str | Path, *, seed: int = 0, **options: Any) -> Path:
@@ -125,10 +136,11 @@ def train_recipe(model: str, data: str, budget: str, out: str | Path, *, seed: i
         model, data, budget: see :data:`MODELS`, :data:`poflow_lite.datasets.DATASETS`, :data:`BUDGETS`.
         out: folder of the run.
         seed: of weights and every draw.
-        options: "device", "resume", "overwrite" and "progress" of :func:`train`; all others are fields of
-            :class:`Recipe` or options of the model that differ from the budget's.
+        options: "device", "resume", "overwrite", "save_every_seconds" and "progress" of :func:`train`; all others are
+            fields of :class:`Recipe` or options of the model that differ from the budget's.
     """
-    how = {name: options.pop(name) for name in ("device", "resume", "overwrite", "progress") if name in options}
+    known = ("device", "resume", "overwrite", "save_every_seconds", "progress")
+    how = {name: options.pop(name) for name in known if name in options}
     settings = recipe(data, budget, model, **options)
     training = sequences(data, "train", settings)
     built = build_model(model, settings, training.image_shape, len(training.names), seed)
@@ -165,12 +177,10 @@ def load_run(place: str | Path, device: str = "auto", model: nn.Module | None = 
     """
     path = Path(place) if Path(place).is_file() else Path(place) / CHECKPOINT
     saved = load_checkpoint(path)
-    run, settings = saved.metadata["run"], None
-    if saved.metadata["step"] < run.get("steps", 0):
-        raise ValueError(
-            f"{path} stopped at step {saved.metadata['step']} of {run['steps']}: "
-            "finish it with `poflow-lite train --resume`"
-        )
+    run, settings = saved.metadata["run"] or {}, None
+    step, steps = saved.metadata["step"], run.get("steps")
+    if isinstance(steps, int) and step < steps:
+        raise ValueError(f"{path} stopped at step {step} of {steps}: finish it with `poflow-lite train --resume`")
     if model is None:
         lacking = [name for name in (*Recipe.__dataclass_fields__, "image_shape", "names") if name not in run]
         if lacking:
@@ -178,12 +188,34 @@ def load_run(place: str | Path, device: str = "auto", model: nn.Module | None = 
                 f"{path} was made by another version of this package, or by objects of your own "
                 f"({', '.join(lacking)} missing): train again, or pass model="
             )
+        model, settings = _rebuilt(path, run, saved.model)
+    load_weights(model, saved.model, path)
+    config = {**run, **(saved.metadata["notes"] or {})}
+    return Run(model.to(resolve_device(device)).eval(), settings, config, saved.metadata["history"])
+
+
+def _rebuilt(path: Path, run: dict[str, Any], weights: dict[str, Tensor]) -> tuple[nn.Module, Recipe]:
+    """The model of a record and its recipe, with fresh weights.
+
+    It is built on PyTorch's meta device first, where numbers take no memory: a record that asks for a network of
+    another size than that of the file would be refused too late, when its memory is claimed.
+    """
+    try:
         fields = {name: run[name] for name in Recipe.__dataclass_fields__}
         settings = Recipe(**fields | {name: tuple(fields[name]) for name in ("channels", "left_out")})
-        model = build_model(run["model"], settings, tuple(run["image_shape"]), len(run["names"]), run["seed"])
-    load_weights(model, saved.model, path)
-    config = {**run, **saved.metadata["notes"]}
-    return Run(model.to(resolve_device(device)).eval(), settings, config, saved.metadata["history"])
+        if settings.options.get("depth", 1) > len(weights):  # each layer has a tensor, and makes work even there
+            raise ValueError("more layers than tensors")
+        build = partial(build_model, run["model"], settings, tuple(run["image_shape"]), len(run["names"]), run["seed"])
+        try:
+            with torch.device("meta"):
+                sketch = build()
+        except NotImplementedError:  # a model of the user's own that looks at its numbers
+            return build(), settings
+    except (ArithmeticError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} holds settings that make no model ({reason}): train again") from error
+    require_fitting(sketch, weights, path)
+    return build(), settings
 
 
 # --- evaluation ---------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from poflow_lite.fields.protocol import time_features, times_of
 
 def log_2cosh(h: Tensor) -> Tensor:
     """log(2 cosh h) of each entry."""
-    return h.abs() + F.softplus(-2 * h.abs())  # without overflow
+    return h - F.logsigmoid(2 * h)  # without overflow, and smooth at 0 for automatic differentiation, unlike |h|
 
 
 def _mixed(y: Tensor, x: Tensor, matrices: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class HiddenUnits(nn.Module):
         init_scale: of the initial w ~ ``init_scale`` N(0, 1/d): how quickly the field can vary in space.
 
     Raises:
-        ValueError: for sizes below 1; in the methods for shapes that do not fit.
+        ValueError: for sizes below 1 or frequencies below 0; in the methods for shapes that do not fit.
     """
 
     def __init__(
@@ -58,8 +58,10 @@ class HiddenUnits(nn.Module):
         super().__init__()
         sizes = {"latent": latent, "transformations": transformations, "width": width, "horizon": horizon}
         for name, size in sizes.items():
-            if size < 1:
+            if not 1 <= size < math.inf:
                 raise ValueError(f"{name} must be at least 1, got {size}")
+        if frequencies < 0:
+            raise ValueError(f"frequencies must be at least 0, got {frequencies}")
         self.latent, self.transformations = latent, transformations
         self.horizon, self.frequencies = horizon, frequencies
         features = 2 + 2 * frequencies

@@ -64,10 +64,15 @@ class Force(nn.Module):
         transformations: K, one output for each.
         width: hidden units.
         horizon: T, the unit of time inside the network.
+
+    Raises:
+        ValueError: for a horizon that is not positive; where it is called, for shapes that do not fit.
     """
 
     def __init__(self, latent: int, transformations: int, width: int = 32, horizon: int = 8):
         super().__init__()
+        if not horizon > 0:
+            raise ValueError(f"horizon must be positive, got {horizon}")
         self.latent, self.transformations, self.horizon = latent, transformations, horizon
         self.network = nn.Sequential(nn.Linear(latent + 1, width), nn.Tanh(), nn.Linear(width, transformations))
 

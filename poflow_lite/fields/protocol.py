@@ -53,7 +53,15 @@ def time_features(t: Tensor, horizon: float, frequencies: int, order: int = 0) -
 
     Returns:
         (B, 2 + 2F), per frame^n.
+
+    Raises:
+        ValueError: for another order, or an impossible horizon or number of frequencies.
     """
+    if order not in (0, 1, 2) or not horizon > 0 or frequencies < 0:
+        raise ValueError(
+            "time features need order 0, 1 or 2, a positive horizon and frequencies of at least 0, "
+            f"got {order}, {horizon} and {frequencies}"
+        )
     tau = t[:, None] / horizon
     omega = math.pi * torch.arange(1, frequencies + 1, dtype=t.dtype, device=t.device)
     sine, cosine, one = torch.sin(omega * tau), torch.cos(omega * tau), torch.ones_like(tau)
@@ -90,8 +98,8 @@ class Field(Protocol):
 
 def times_of(field: Field, z: Tensor, t: Tensor | float, y: Tensor) -> Tensor:
     """Times (B,) of points z (B, d) with weights y (B, K); a ValueError where shapes do not fit."""
-    if z.ndim != 2 or z.shape[1] != field.latent:
-        raise ValueError(f"z must be (B, {field.latent}), got {tuple(z.shape)}")
+    if z.ndim != 2 or z.shape[1] != field.latent or not z.is_floating_point():
+        raise ValueError(f"z must be (B, {field.latent}), got {tuple(z.shape)} of {z.dtype}; points are floating-point")
     if y.shape != (len(z), field.transformations) or not y.is_floating_point():
         raise ValueError(
             f"{len(z)} points need weights y {(len(z), field.transformations)}, got {tuple(y.shape)} of {y.dtype}; "

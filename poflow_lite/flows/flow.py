@@ -7,8 +7,10 @@ Euler step, z_{t+1} = z_t + ∇u(z_t, t).
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import NamedTuple, Protocol
 
 import torch
@@ -39,6 +41,8 @@ class Trajectory:
 
     def log_density(self, start: Tensor) -> Tensor:
         """log q_t(z_t) = log q_0(z_0) - Σ_{s<t} log |det ∂z_{s+1}/∂z_s|, from ``start`` = log q_0(z_0): (B, n+1)."""
+        if start.shape != self.log_det.shape[:1]:  # or it would broadcast to (B, B, n+1)
+            raise ValueError(f"start must be ({len(self.log_det)},), a number for each path, got {tuple(start.shape)}")
         return start[:, None] - F.pad(self.log_det.cumsum(1), (1, 0))
 
     def step_starts(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,7 +74,12 @@ def log_det_identity_plus(hessian: Tensor) -> Tensor:
 
     Returns:
         (...), nats; -inf where I + H is singular.
+
+    Raises:
+        ValueError: for matrices that are not square.
     """
+    if hessian.ndim < 2 or hessian.shape[-1] != hessian.shape[-2]:
+        raise ValueError(f"the Hessian must be (..., d, d), got {tuple(hessian.shape)}")
     identity = torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
     return torch.linalg.slogdet(identity + hessian).logabsdet
 
@@ -197,7 +206,7 @@ class Flow(nn.Module):
         for what, name, known in (("method", method, METHODS), ("log_det", log_det, LOG_DETS)):
             if name not in known:
                 raise ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
-        if substeps < 1:
+        if not (isinstance(substeps, Integral) and substeps >= 1):
             raise ValueError(f"substeps must be at least 1, got {substeps}")
         self.field, self.substeps = field, substeps
         self.method, self._log_det = METHODS[method], LOG_DETS[log_det]
@@ -226,8 +235,10 @@ class Flow(nn.Module):
         clock = [float(t) for t in times]
         steps = list(itertools.pairwise(clock))
         backwards = len(clock) > 1 and clock[-1] < clock[0]
-        if len(clock) < 2 or not all((later < t) if backwards else (later > t) for t, later in steps):
-            raise ValueError(f"times must rise or fall all along, with one step at least, got {clock}")
+        if len(clock) < 2 or not all(0 < ((t - later) if backwards else (later - t)) < math.inf for t, later in steps):
+            raise ValueError(f"times must rise or fall all along, with one step at least, got {clock}; and be finite")
+        if not z.is_floating_point():
+            raise ValueError(f"z must be floating-point, got {tuple(z.shape)} of {z.dtype}")
         y = mixing_weights(y, self.field.transformations).to(z)
         positions, stages, slopes = [z], [], []
         for t, later in steps:

@@ -35,7 +35,9 @@ def match_transformations(inferred: Tensor, true: Tensor, transformations: int) 
 
     if inferred.shape != true.shape or inferred.ndim != 1 or not len(true):
         raise ValueError(f"inferred and true must both be (N,), got {tuple(inferred.shape)} and {tuple(true.shape)}")
-    both = torch.stack([inferred, true]).cpu()
+    if inferred.is_floating_point() or true.is_floating_point():
+        raise ValueError(f"inferred and true must be integers, got {inferred.dtype} and {true.dtype}")
+    both = torch.stack([inferred, true]).cpu().long()
     if both.min() < 0 or both.max() >= transformations:
         raise ValueError(f"indices must lie in 0..{transformations - 1}, got {int(both.min())} to {int(both.max())}")
     counts = torch.bincount(both[1] * transformations + both[0], minlength=transformations**2)
@@ -105,6 +107,8 @@ class Donors:
         lent = torch.zeros(len(batch), self.coefficients.shape[1])
         for k in batch.k.unique():
             own, donors = (batch.k == k).cpu(), self.coefficients[self.k == int(k)]
+            if not len(donors):
+                raise ValueError(f"no donor of k = {int(k)}; there are donors of {self.k.unique().tolist()}")
             lent[own] = donors[(draws[own] * len(donors)).long()]
         return batch.with_k(lent.to(batch.frames.device))
 
@@ -136,12 +140,14 @@ def field_use(coefficients: Tensor, k: Tensor) -> FieldUse:
     A sequence in which no field is on has no strongest field, and counts as wrong.
 
     Raises:
-        ValueError: for other shapes.
+        ValueError: for other shapes, NaN, or k that are not integers from 0.
     """
     if coefficients.ndim != 2 or k.shape != coefficients.shape[:1] or not coefficients.numel():
         raise ValueError(
             f"coefficients (N, M) and k (N,) are needed, got {tuple(coefficients.shape)}, {tuple(k.shape)}"
         )
+    if not coefficients.isfinite().all() or k.is_floating_point() or k.min() < 0:
+        raise ValueError(f"coefficients must be finite and k integers from 0, got {coefficients.dtype} and {k.dtype}")
     transformations, fields = int(k.max()) + 1, coefficients.shape[1]
     strength = coefficients.abs()
     strongest, on = strength.argmax(1), strength.any(1)

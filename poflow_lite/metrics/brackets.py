@@ -29,18 +29,23 @@ def bracket_shares(field: Field, z: Tensor, t: float = 0.0) -> Tensor:
     """E‖[v^i, v^j]‖ ÷ E(‖(∂v^j/∂z) v^i‖ + ‖(∂v^i/∂z) v^j‖): (K, K), from 0, they commute, to 1, nothing cancels.
 
     A bracket by itself says little, as it grows with the speeds and with how much fields vary; its share of what could
-    cancel does not.
+    cancel does not. It is 0 where nothing could cancel.
 
     Args:
         field: K velocity fields.
         z: points (B, d) over which E averages.
         t: time, in frames.
     """
+    if not len(z):
+        raise ValueError(f"at least 1 point is needed, got z of shape {tuple(z.shape)}")
     shares = torch.zeros(field.transformations, field.transformations, dtype=z.dtype)
     for i, j in itertools.combinations(range(field.transformations), 2):
         first, second = _turns(field, z, t, i, j)
-        whole = first.norm(dim=1).mean() + second.norm(dim=1).mean()
-        shares[i, j] = shares[j, i] = (first - second).norm(dim=1).mean() / whole.clamp_min(1e-12)
+        unit = torch.maximum(first.abs().max(), second.abs().max())
+        if unit > 0:  # in this unit no square under- or overflows
+            first, second = first / unit, second / unit
+            whole = first.norm(dim=1).mean() + second.norm(dim=1).mean()
+            shares[i, j] = shares[j, i] = (first - second).norm(dim=1).mean() / whole
     return shares
 
 

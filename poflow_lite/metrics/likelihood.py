@@ -67,7 +67,7 @@ def log_likelihood(
         progress: show a bar.
 
     Raises:
-        ValueError: for an unknown estimate.
+        ValueError: for an unknown estimate, or none; for fewer than one image or sample.
         AboveCeiling: if a mean exceeds the ceiling or is NaN: the density of a flow that folds space, a wrong model.
     """
     from tqdm.auto import tqdm
@@ -75,6 +75,10 @@ def log_likelihood(
     estimators = {"prediction": _prediction, "reconstruction": _reconstruction}
     for name in estimates:
         require_known("estimate", name, estimators)
+    if min(images, samples, len(estimates)) < 1:
+        raise ValueError(
+            f"at least 1 image, sample and estimate are needed, got {images}, {samples} and {len(estimates)}"
+        )
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     proposals = torch.Generator(device).manual_seed(seed)

@@ -59,12 +59,20 @@ def vp_score(
         seeds: one split and one network for each.
 
     Raises:
-        ValueError: for shapes that do not fit, NaN, a share outside (0, 1), or no pair left on one side.
+        ValueError: for shapes that do not fit, NaN, fewer than two k, a share outside (0, 1), no pair left on one side,
+            or fewer than one epoch, seed or pair in a step.
     """
     if pairs.ndim != 5 or pairs.shape[1] != 2 or k.shape != pairs.shape[:1]:
         raise ValueError(f"pairs must be (N, 2, C, H, W) and k (N,), got {tuple(pairs.shape)} and {tuple(k.shape)}")
     if not pairs.isfinite().all():
         raise ValueError("pairs hold NaN or infinite pixels: look at the model that generated them")
+    if k.is_floating_point() or k.unique().numel() < 2 or k.min() < 0:
+        raise ValueError(f"k must be integers from 0 with two values at least, got {k.unique().tolist()} of {k.dtype}")
+    if min(epochs, batch_size, len(seeds), *(side - 1 for side in pairs.shape[3:])) < 1:
+        raise ValueError(
+            f"at least 1 epoch, 1 pair in a step, 1 seed and images of 2 x 2 are needed, got {epochs}, {batch_size}, "
+            f"{len(seeds)} and {tuple(pairs.shape[3:])}"
+        )
     trained = round(share * len(pairs)) if 0 < share < 1 else 0
     if not 0 < trained < len(pairs):
         raise ValueError(f"a share of {share} of {len(pairs)} pairs leaves none to train on, or none to test on")

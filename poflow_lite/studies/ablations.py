@@ -28,6 +28,7 @@ from poflow_lite.metrics import (
 )
 from poflow_lite.models import FlowFactorizedVAE
 from poflow_lite.operators import with_operator
+from poflow_lite.settings import Count, Seed, Split
 from poflow_lite.studies import ablation_tables
 from poflow_lite.studies.ablation_tables import STANDARD
 from poflow_lite.studies.study import Study
@@ -110,9 +111,9 @@ def cells(
     data: str = "digits",
     budget: str = "lecture",
     groups: Sequence[str] = tuple(ABLATIONS),
-    seeds: Sequence[int] = (0, 1, 2),
-    split: str = "test",
-    images: int = 2000,
+    seeds: Sequence[Seed] = (0, 1, 2),
+    split: Split = "test",
+    images: Count = 2000,
     device: str = "auto",
     changes: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -250,4 +251,5 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     return [*ablation_tables.notes(result), *(f"Missing: {name} ({reason})." for name, reason in missing.items())]
 
 
-STUDY = Study("ablations", cells, measure, ablation_tables.table, ablation_tables.figure, notes)
+SMOKE = {"seeds": (0,), "images": 8}
+STUDY = Study("ablations", cells, measure, ablation_tables.table, ablation_tables.figure, notes, smoke=SMOKE)

@@ -30,6 +30,7 @@ from poflow_lite.metrics.assignment import Donors, field_use, infer_all, with_ow
 from poflow_lite.models import COUPLINGS, InferredFlowVAE, SpikeAndSlab, match_flow
 from poflow_lite.networks import TransformationEncoder
 from poflow_lite.operators import AffineMaps, training_latents, with_operator
+from poflow_lite.settings import Count, Natural, Seed, Share, Split, Weight
 from poflow_lite.studies.study import Study, mean_and_spread
 from poflow_lite.training import Schedule, resolve_device
 from poflow_lite.transport import ot_gap, straightness
@@ -43,14 +44,14 @@ def sparse_flow(
     image_shape: tuple[int, int, int],
     transformations: int,
     *,
-    curl_free: int = 3,
-    divergence_free: int = 3,
-    activity: float = 1 / 6,
-    empty: float = 100.0,
+    curl_free: Natural = 3,
+    divergence_free: Natural = 3,
+    activity: Share = 1 / 6,
+    empty: Weight = 100.0,
     slab: tuple[float, float] = (1.0, 0.1),
-    kl_weight: float = 10.0,
-    balance: float = 1000.0,
-    autoencoding: float = 0.05,
+    kl_weight: Weight = 10.0,
+    balance: Weight = 1000.0,
+    autoencoding: Weight = 0.05,
 ) -> InferredFlowVAE:
     """A model that is told neither k nor how many transformations there are; fields 0..curl_free-1 are gradients.
 
@@ -156,7 +157,8 @@ def _sparse(folder: Path, training: Sequences, held_out: Sequences, cell: Cell) 
 
 def _matching(folder: Path, training: Sequences, held_out: Sequences, cell: Cell) -> Rows:
     run, seed = _trained(folder, "beta-vae", cell), cell["seed"]
-    r, latents = run.settings, training_latents(run.model, training, seed=seed)
+    r = run.settings
+    latents = training_latents(run.model, training, r.operator_images, seed)
     seconds = {"β-VAE, linear operator": 0.0}
     moved = {"β-VAE, linear operator": with_operator(run.model, AffineMaps.linear(latents))}
     for coupling in COUPLINGS:
@@ -184,10 +186,10 @@ BASES = {"supervised": "flow-factorized", "sparse": "beta-vae", "matching": "bet
 def cells(
     data: str = "digits",
     approaches: Sequence[str] = tuple(APPROACHES),
-    seeds: Sequence[int] = (0,),
+    seeds: Sequence[Seed] = (0,),
     budget: str = "lecture",
-    split: str = "test",
-    images: int = 2000,
+    split: Split = "test",
+    images: Count = 2000,
     device: str = "auto",
     changes: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -272,4 +274,4 @@ def dots(result: Mapping[str, Any]) -> Figure:
     return fig
 
 
-STUDY = Study("beyond", cells, measure, table, dots, notes)
+STUDY = Study("beyond", cells, measure, table, dots, notes, smoke={"images": 8})

@@ -14,6 +14,7 @@ import torch
 
 from poflow_lite.datasets import Sequences
 from poflow_lite.experiments import MODELS, build_model, load_run, measure_operators, recipe, sequences, train_recipe
+from poflow_lite.settings import Count, Flag, Seed, Split
 from poflow_lite.studies.comparison_tables import figure, notes, table
 from poflow_lite.studies.study import Study
 from poflow_lite.training import resolve_device, step_generator
@@ -25,11 +26,11 @@ def cells(
     data: str = "digits",
     budget: str = "lecture",
     models: Sequence[str] = tuple(MODELS),
-    seeds: Sequence[int] = (0,),
+    seeds: Sequence[Seed] = (0,),
     vary: Mapping[str, Sequence[Any]] | None = None,
-    split: str = "test",
-    images: int = 2000,
-    scores: bool = True,
+    split: Split = "test",
+    images: Count = 2000,
+    scores: Flag = True,
     device: str = "auto",
     changes: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -47,8 +48,6 @@ def cells(
         changes: settings that differ from the budget's recipe, in all models.
     """
     vary, changes = vary or {}, changes or {}
-    if not isinstance(vary, Mapping):
-        raise ValueError(f"vary takes settings with their values, such as --set vary=beta=0.03,0.1, got {vary!r}")
     common = {"data": data, "budget": budget, "split": split, "images": images, "scores": scores, "device": device}
     runs = {}
     for seed, model, values in itertools.product(seeds, models, itertools.product(*vary.values())):
@@ -104,7 +103,7 @@ def _measure_run(
     run = load_run(train_recipe(model, data, budget, folder, **how, **settings), device)
     training, held_out = (sequences(data, name, run.settings) for name in ("train", split))
     shown = held_out.first(images)
-    sizes = {name: getattr(run.settings, name) for name in ("likelihood_images", "samples")}
+    sizes = {name: getattr(run.settings, name) for name in ("likelihood_images", "samples", "operator_images")}
     sizes["median_images"] = min(2000, run.settings.test_images)
     return {
         "data_set": f"{held_out.name}, {len(shown):,} measured",
@@ -159,4 +158,4 @@ def step_costs(
     return {name: statistics.median(values[1:]) for name, values in taken.items()}
 
 
-STUDY = Study("comparison", cells, measure, table, figure, notes, alone)
+STUDY = Study("comparison", cells, measure, table, figure, notes, alone, smoke={"images": 8})

@@ -30,6 +30,7 @@ from poflow_lite.experiments import MODELS, load_run, recipe, sequences, train_r
 from poflow_lite.io import machine, require_known
 from poflow_lite.metrics import equivariance_errors, persistence, predict
 from poflow_lite.operators import AffineMaps, training_latents, with_operator
+from poflow_lite.settings import Count, Flag, Positive, Seed
 from poflow_lite.studies import comparison
 from poflow_lite.studies import cost_measures as measures
 from poflow_lite.studies.cost_measures import AXES
@@ -45,12 +46,12 @@ def cells(
     budget: str = "lecture",
     models: Sequence[str] = tuple(MODELS),
     axes: Sequence[str] = tuple(AXES),
-    seeds: Sequence[int] = (0,),
-    steps: Sequence[int] = (125, 250, 500, 1000, 2000),
-    thresholds: Sequence[float] = (0.5, 0.35, 0.25),
-    images: int = 100,
-    rounds: int = 7,
-    memory: bool = True,
+    seeds: Sequence[Seed] = (0,),
+    steps: Sequence[Count] = (125, 250, 500, 1000, 2000),
+    thresholds: Sequence[Positive] = (0.5, 0.35, 0.25),
+    images: Count = 100,
+    rounds: Count = 7,
+    memory: Flag = True,
     device: str = "auto",
     changes: Mapping[str, Any] | None = None,
 ) -> Cells:
@@ -67,13 +68,11 @@ def cells(
         memory: measure memory too, always on the CPU, which takes a few seconds for each model and value.
         device: "auto", "cpu" or "cuda", for times and training.
     """
-    if not (models and axes and steps) or min(*steps, images, rounds) < 1 or "steps" in (changes or {}):
+    if not (models and axes and steps) or "steps" in (changes or {}):
         raise ValueError(
-            "costs need models, axes, numbers of steps (no change of recipe), images and rounds, at least 1 of each, "
-            f"got {list(models)}, {list(axes)}, {list(steps)}, {images} and {rounds}"
+            "costs need models, axes and numbers of steps, which are no change of the recipe, "
+            f"got {list(models)}, {list(axes)} and {list(steps)}"
         )
-    if not all(threshold > 0 for threshold in thresholds):
-        raise ValueError(f"thresholds are positive shares of the error of no motion, got {list(thresholds)}")
     recipe_of = {"data": data, "budget": budget, **(changes or {})}
     for axis in axes:
         require_known("axis", axis, AXES)
@@ -245,4 +244,5 @@ def _plain_ticks(axis: Axis, places: Locator | None = None) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-STUDY = Study("cost", cells, measure, table, figure, notes, alone)
+SMOKE = {"steps": (2, 4), "images": 4, "rounds": 1, "axes": ("horizon",), "memory": False}
+STUDY = Study("cost", cells, measure, table, figure, notes, alone, smoke=SMOKE)

@@ -19,6 +19,7 @@ from poflow_lite.experiments import load_run, recipe, sequences, train_recipe
 from poflow_lite.io import require_known
 from poflow_lite.metrics import OrderGaps
 from poflow_lite.operators import fit_operators
+from poflow_lite.settings import Count, Seed, Split
 from poflow_lite.studies.study import Study
 from poflow_lite.studies.tasks import TASKS, TRAININGS, measure_round_trip, measure_task, task_sequences
 
@@ -43,10 +44,10 @@ def cells(
     data: str = "digits",
     models: Sequence[str] = tuple(MODELS),
     tasks: Sequence[str] = tuple(TASKS),
-    seeds: Sequence[int] = (0,),
+    seeds: Sequence[Seed] = (0,),
     budget: str = "lecture",
-    split: str = "test",
-    images: int = 120,
+    split: Split = "test",
+    images: Count = 120,
     device: str = "auto",
     changes: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -95,7 +96,8 @@ def measure(folder: Path, **cell: Any) -> dict[str, Any]:
     how = {"seed": cell["seed"], "device": cell["device"], "resume": True, "progress": False}
     named = _entry(cell["model"])[0], cell["data"], cell["budget"]
     run = load_run(train_recipe(*named, folder, **how, **cell["settings"]), cell["device"])
-    operators = fit_operators(run.model, sequences(cell["data"], "train", run.settings), seed=cell["seed"])
+    training = sequences(cell["data"], "train", run.settings)
+    operators = fit_operators(run.model, training, images=run.settings.operator_images, seed=cell["seed"])
     size = cell["split"], cell["images"], run.settings.horizon
     shown = {name: task_sequences(TASKS[name], cell["data"], *size) for name in cell["tasks"]}
     return {
@@ -261,4 +263,4 @@ def order_gap_bars(gaps: OrderGaps, commuting: Sequence[Sequence[bool]], title: 
     return fig
 
 
-STUDY = Study("generalisation", cells, measure, table, standings_map, notes)
+STUDY = Study("generalisation", cells, measure, table, standings_map, notes, smoke={"images": 4})

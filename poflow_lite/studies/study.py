@@ -5,13 +5,15 @@ A cell runs through joblib on this machine or a cluster, is never run twice, and
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import os
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,18 @@ from typing import TYPE_CHECKING, Any
 import joblib
 import torch
 
-from poflow_lite.io import command, machine, prepare_folder, require_known, versions, write_atomically, write_json
+from poflow_lite.io import (
+    command,
+    held,
+    machine,
+    prepare_folder,
+    require_known,
+    require_name,
+    versions,
+    write_atomically,
+    write_json,
+)
+from poflow_lite.settings import checked
 from poflow_lite.training import resolve_device
 
 if TYPE_CHECKING:
@@ -48,6 +61,7 @@ class Study:
         figure: result ↦ the figure.
         notes: result ↦ sentences below the table: what its columns are, by which rule figures are marked.
         alone: settings ↦ cells that measure times, run one after the other when all others are done.
+        smoke: settings that the budget "smoke" takes where they are not given, so that all is seen in a minute.
     """
 
     name: str
@@ -57,6 +71,7 @@ class Study:
     figure: Callable[[Mapping[str, Any]], Figure]
     notes: Callable[[Mapping[str, Any]], list[str]] = lambda result: []
     alone: Callable[..., Cells] = lambda **settings: {}
+    smoke: Mapping[str, Any] = field(default_factory=dict)
 
 
 def settings_of(study: Study) -> dict[str, Any]:
@@ -91,7 +106,7 @@ def run_study(
     known = settings_of(study)
     for name in settings:
         require_known(f"setting of the study {study.name}", name, known)
-    settings = known | settings
+    settings = known | (study.smoke if settings.get("budget") == "smoke" else {}) | checked(study.cells, settings)
     grid, alone = study.cells(**settings), study.alone(**settings)
     done, failed = run_cells(study.measure, grid, out, jobs=jobs, backend=backend, progress=progress)
     if alone:
@@ -157,8 +172,9 @@ def run_cells(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Run ``work(folder=out/name, **arguments)`` for every cell; keep each result in ``out/name/cell.json``.
 
-    A cell whose result is there is not run again, so the same call goes on where an interrupted one stopped. A cell
-    that raises leaves its traceback in ``out/name/error.txt``; the others go on, and the next call tries it again.
+    A cell whose result is there is not run again, so the same call goes on where an interrupted one stopped; one whose
+    result is damaged is named by a warning and run again. A cell that raises leaves its traceback in
+    ``out/name/error.txt``; the others go on, and the next call tries it again.
 
     Args:
         work: what a cell does.
@@ -174,17 +190,29 @@ def run_cells(
         Name ↦ result of the cells that are done, and name ↦ one line for those that failed.
 
     Raises:
-        ValueError: for an unknown backend or one that is not installed, no cells, ``jobs`` below 1, or a folder that
-            holds a cell of this name with other arguments.
+        ValueError: for an unknown backend or one that is not installed, no cells, ``jobs`` below 1, a name that cannot
+            be a folder's, or a folder that holds a cell of this name with other arguments, or is in use.
     """
-    from tqdm.auto import tqdm
-
     require_known("backend", backend, BACKENDS)
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     if not cells:
         raise ValueError("the grid is empty: name at least one model and one seed")
-    folders = {name: Path(out) / name for name in cells}
+    for name in cells:
+        require_name("the cell", name)
+    if len({name.casefold() for name in cells}) < len(cells):  # where case does not tell folders apart
+        raise ValueError(f"two cells would share a folder, of {', '.join(sorted(cells))}: name them apart")
+    with held(prepare_folder(out)):
+        return _run_left(work, cells, Path(out), jobs, backend, progress)
+
+
+def _run_left(
+    work: Callable[..., dict[str, Any]], cells: Cells, out: Path, jobs: int, backend: str, progress: bool
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Run the cells without a result, in a folder that is ours."""
+    from tqdm.auto import tqdm
+
+    folders = {name: out / name for name in cells}
     left = [name for name, folder in folders.items() if not _is_done(folder, cells[name])]
     for name in left:
         prepare_folder(folders[name])
@@ -198,18 +226,35 @@ def run_cells(
             if error:
                 failures[name] = error
                 bar.write(f"{name} failed: {error} (see {folders[name] / ERROR})")
-    done = {name: _read(folder)["result"] for name, folder in folders.items() if (folder / RESULT).exists()}
-    return done, failures
+    found = {name: _read(folder) for name, folder in folders.items()}
+    return {name: cell["result"] for name, cell in found.items() if cell is not None}, failures
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / RESULT).read_text(encoding="utf-8"))
+def _read(folder: Path) -> dict[str, Any] | None:
+    """What a cell left; ``None`` if it is not there or, with a warning, damaged."""
+    path = folder / RESULT
+    if not path.exists():
+        return None
+    try:
+        cell = json.loads(path.read_bytes())
+        if cell.pop("sha256", None) in (None, _digest(cell)):  # older ones have none
+            return {name: dict(cell[name]) for name in ("arguments", "result")}
+    except (AttributeError, KeyError, TypeError, ValueError):  # no JSON, or not what a cell writes
+        pass
+    warnings.warn(f"{path} is damaged: its cell is run again", stacklevel=2)
+    return None
+
+
+def _digest(cell: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(cell).encode()).hexdigest()
 
 
 def _is_done(folder: Path, arguments: Mapping[str, Any]) -> bool:
-    if not (folder / RESULT).exists():
+    cell = _read(folder)
+    if cell is None:
+        (folder / RESULT).unlink(missing_ok=True)
         return False
-    before, now = _read(folder)["arguments"], json.loads(json.dumps(dict(arguments)))
+    before, now = cell["arguments"], json.loads(json.dumps(dict(arguments)))
     if before != now:
         different = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         raise ValueError(
@@ -227,7 +272,8 @@ def _run_cell(
         torch.set_num_threads(threads)
     try:
         result = work(folder=folder, **arguments)
-        write_json(folder / RESULT, {"arguments": arguments, "result": result})
+        cell = {"arguments": arguments, "result": result}
+        write_json(folder / RESULT, {**cell, "sha256": _digest(cell)})
         (folder / ERROR).unlink(missing_ok=True)
     except Exception as error:  # whatever it is, it is this cell's alone: the others go on
         report = traceback.format_exc()

@@ -18,6 +18,7 @@ from poflow_lite import plotting
 from poflow_lite.datasets import sample_pair
 from poflow_lite.io import require_known, write_atomically
 from poflow_lite.models import measure_transport, train_transport
+from poflow_lite.settings import Seed
 from poflow_lite.studies.study import Study, mean_and_spread
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -39,7 +40,7 @@ _MEASURED = {
 
 
 def cells(
-    pairs: Sequence[str] = tuple(SIZES), variants: Sequence[str] = tuple(VARIANTS), seeds: Sequence[int] = (0,)
+    pairs: Sequence[str] = tuple(SIZES), variants: Sequence[str] = tuple(VARIANTS), seeds: Sequence[Seed] = (0,)
 ) -> dict[str, dict[str, Any]]:
     """A cell for each pair of :data:`SIZES`, variant of :data:`VARIANTS` and seed."""
     for what, names, known in (("pair", pairs, SIZES), ("variant", variants, VARIANTS)):
