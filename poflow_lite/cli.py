@@ -146,13 +146,14 @@ def train(
     out: Out = Path("runs/train"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     device: Device = "auto",
+    save_every: Annotated[float, typer.Option("--save-every", help="Seconds between checkpoints.")] = 30.0,
     assign: Assign = None,
 ) -> None:
     """Train a model into a folder."""
     from poflow_lite import experiments
 
     changes = _known("setting", _assignments(assign), _recipe_settings())
-    how = {"seed": seed, "device": device, "resume": resume}
+    how = {"seed": seed, "device": device, "resume": resume, "save_every_seconds": save_every}
     with _interruptible(f"the same command with --resume goes on from the last checkpoint in {out}"):
         folder = experiments.train_recipe(model, data, budget, out, **how, **changes)
     typer.echo(f"Trained. Measure it with: poflow-lite evaluate {folder}")

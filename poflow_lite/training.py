@@ -84,7 +84,7 @@ def step_generator(seed: int, step: int, stream: str, device: torch.device | str
         KeyError: for another stream.
     """
     state = np.random.SeedSequence([seed, step, STREAMS[stream]]).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state >> 1))
+    return torch.Generator(device).manual_seed(int(state) >> 1)
 
 
 @dataclass(frozen=True)

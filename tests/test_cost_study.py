@@ -213,7 +213,8 @@ def test_a_model_that_stands_still_is_moved_by_an_operator_that_saw_training_ima
 # --- the study ----------------------------------------------------------------------------------------------------
 
 ASKED = {"budget": "smoke", "axes": ["latent"], "models": ["vae", "flow-factorized"], "seeds": [0, 1], "steps": [1, 2],
-         "thresholds": [1e6, 1e-6], "images": 4, "rounds": 1, "device": "cpu", "changes": TINY}  # fmt: skip
+         "thresholds": [1e6, 1e-6], "images": 4, "rounds": 1, "memory": True,
+         "device": "cpu", "changes": TINY}  # fmt: skip
 
 
 @pytest.fixture

@@ -94,8 +94,9 @@ def test_a_run_leaves_pictures_nothing_half_written_and_no_room_for_a_second_run
 
 
 CRAFTED = [
-    ({"hidden": 10**9}, "another model than FlowFactorizedVAE"),  # 125 GB
-    ({"channels": [10**9, 8]}, "another model than"),
+    ({"hidden": 10**9}, r"settings that make no model \(hidden must be"),  # 125 GB
+    ({"channels": [10**9, 8]}, r"settings that make no model \(channels\[0\] must be"),
+    ({"hidden": 2**16, "channels": [2**16, 8]}, "another model than FlowFactorizedVAE"),
     ({"image_shape": [3, 2**20, 2**20]}, "another model than"),
     ({"hidden": 10**30}, "settings that make no model"),
     ({"hidden": -1}, "settings that make no model"),

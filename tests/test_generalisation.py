@@ -148,7 +148,7 @@ def finished(tmp_path_factory):
     """Two operators are fitted, to 20 training images: nothing here depends on how many."""
     folder, seen = tmp_path_factory.mktemp("generalisation"), []
 
-    def fit_few(model, training, seed):
+    def fit_few(model, training, images, seed):
         seen.append(training.name)
         return fit_operators(model, training, FEW, 20, seed)
 

@@ -51,7 +51,7 @@ def test_an_installed_package_has_its_own_copy_which_nearer_files_precede(elsewh
 
 def test_models_of_ones_own_do_not_hide_those_of_the_course(elsewhere):
     Path("data/checkpoints").mkdir(parents=True)
-    Path("data/checkpoints/index.json").write_text('{"mine": {}}')
+    Path("data/checkpoints/index.json").write_text('{"mine": {"sha256": "", "bytes": 0}}')
     assert experiments.load_pretrained("digits-flow", "cpu").config["data"] == "digits"
     with pytest.raises(ValueError, match=r"unknown pretrained model 'x'; known: mine, .*digits-flow"):
         experiments.load_pretrained("x", "cpu")

@@ -109,7 +109,7 @@ def test_every_setting_of_a_study_is_taken_rightly_or_refused_before_anything_ru
 
 @pytest.mark.parametrize("name", [*RECIPE, *{n: 0 for model in MODELS for n in options_of(model)}])
 def test_every_setting_on_the_command_line_is_taken_or_refused_in_one_line(name, monkeypatch):
-    def asked(model, data, budget, out, *, seed, device, resume, **changes):
+    def asked(model, data, budget, out, *, seed, device, resume, save_every_seconds, **changes):
         recipe(data, budget, model, **changes)
         return out
 

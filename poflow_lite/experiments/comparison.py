@@ -25,6 +25,7 @@ from poflow_lite.metrics import (
     vp_score,
 )
 from poflow_lite.operators import OPERATORS, fit_operators, with_operator
+from poflow_lite.settings import Count, Flag, Seed, checks_arguments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,19 +38,20 @@ Operators = Iterable[str] | Mapping[str, Callable[..., LatentOperator]]
 Metrics = Mapping[str, Callable[[Any, Sequences], Any]]
 
 
+@checks_arguments
 def measure_operators(
     model: Any,
     training: Sequences,
     held_out: Sequences,
     *,
     operators: Operators | None = None,
-    likelihood_images: int = 64,
-    samples: int = 100,
-    scores: bool = True,
+    likelihood_images: Count = 64,
+    samples: Count = 100,
+    scores: Flag = True,
     metrics: Metrics | None = None,
-    operator_images: int = 2000,
-    median_images: int = 2000,
-    seed: int = 0,
+    operator_images: Count = 2000,
+    median_images: Count = 2000,
+    seed: Seed = 0,
 ) -> dict[str, Any]:
     """Everything that is compared of one trained model.
 

@@ -36,6 +36,7 @@ from poflow_lite.metrics import (
     reconstruct,
     smallest_eigenvalue,
 )
+from poflow_lite.settings import Count, Flag, Seed, Size, Weight, checks_arguments
 from poflow_lite.training import Schedule, fit, load_weights, require_fitting, resolve_device
 
 CHECKPOINT, CONFIG, METRICS = "checkpoint.safetensors", "config.json", "metrics.json"
@@ -44,21 +45,22 @@ CHECKPOINT, CONFIG, METRICS = "checkpoint.safetensors", "config.json", "metrics.
 # --- training -----------------------------------------------------------------------------------------------------
 
 
+@checks_arguments
 def train(
     model: nn.Module,
     training: Sequences,
     schedule: Schedule,
     out: str | Path,
     *,
-    batch_size: int = 32,
-    frames: int = 2,
-    seed: int = 0,
+    batch_size: Size = 32,
+    frames: Size = 2,
+    seed: Seed = 0,
     device: str = "auto",
-    resume: bool = False,
-    overwrite: bool = False,
+    resume: Flag = False,
+    overwrite: Flag = False,
     record: Mapping[str, Any] | None = None,
-    save_every_seconds: float = 30.0,
-    progress: bool = True,
+    save_every_seconds: Weight = 30.0,
+    progress: Flag = True,
 ) -> Path:
     """Train a model on sequences and leave ``config.json`` and ``checkpoint.safetensors`` in ``out``.
 
@@ -129,7 +131,8 @@ def _make_room(folder: Path, resume: bool, overwrite: bool) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def train_recipe(model: str, data: str, budget: str, out: str | Path, *, seed: int = 0, **options: Any) -> Path:
+@checks_arguments
+def train_recipe(model: str, data: str, budget: str, out: str | Path, *, seed: Seed = 0, **options: Any) -> Path:
     """:func:`train` by names: a fresh model of a recipe on a data set.
 
     Args:
@@ -221,17 +224,18 @@ def _rebuilt(path: Path, run: dict[str, Any], weights: dict[str, Tensor]) -> tup
 # --- evaluation ---------------------------------------------------------------------------------------------------
 
 
+@checks_arguments
 def evaluate(
     model: nn.Module,
     held_out: Sequences,
     training: Sequences,
     *,
-    likelihood_images: int = 64,
-    samples: int = 100,
-    median_images: int = 2000,
+    likelihood_images: Count = 64,
+    samples: Count = 100,
+    median_images: Count = 2000,
     metrics: Mapping[str, Callable[[nn.Module, Sequences], Any]] | None = None,
-    seed: int = 0,
-    progress: bool = True,
+    seed: Seed = 0,
+    progress: Flag = True,
 ) -> dict[str, Any]:
     """Measure a trained model on sequences that it was not trained on.
 
