@@ -71,8 +71,10 @@ def checked(owner: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, A
 
 
 def checks_arguments(function: Owner) -> Owner:
-    """Let a function check its keyword-only arguments by :func:`checked` whenever it is called."""
-    names = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    """Let a function check by :func:`checked`, whenever it is called, its keywords that are settings of this module."""
+    keywords = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    hints = get_type_hints(function, include_extras=True)
+    names = [name for name in keywords if get_origin(hints[name]) is Annotated]
 
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:

@@ -31,6 +31,7 @@ class Pixels(nn.Module):
     def __init__(self):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(0.1))
+        self.eval()
 
     def encode(self, x):
         return diagonal_normal(x.flatten(1), self.scale.expand(len(x), math.prod(SHAPE)))
@@ -95,7 +96,7 @@ def test_a_users_model_operator_and_metric_get_their_row_and_column(images, make
 
 def test_the_four_operators_the_models_own_motion_and_scores(images, make_fading, rows_of, monkeypatch):
     monkeypatch.setattr(objects, "vp_score", partial(objects.vp_score, epochs=1))
-    still, mine = VAE(*encoder_and_decoder()), VAE(*encoder_and_decoder())
+    still, mine = VAE(*encoder_and_decoder()).eval(), VAE(*encoder_and_decoder()).eval()
     mine.motion, mine.names_k, mine.infer = "standing", True, lambda frames: torch.zeros(len(frames)).long()
     training, held_out = make_fading(images), make_fading(images[:8])
     sizes = {"likelihood_images": 1, "samples": 5, "operator_images": 60, "median_images": 60}

@@ -297,7 +297,9 @@ def test_a_users_model_trains_resumes_loads_and_is_measured_on_a_users_sequences
             call()
     halving = make_fading(torch.rand(3, *SHAPE, generator=generator(1)), names=("halve",))
     metrics = {"rate": lambda model, held_out: [model.rate.item(), len(held_out)]}
-    found = evaluate(fresh, halving, halving, metrics=metrics, likelihood_images=2, samples=3, progress=False)
+    with pytest.raises(ValueError, match="this Fading is in training mode: train it first"):
+        evaluate(Fading(), halving, halving)
+    found = evaluate(fresh.eval(), halving, halving, metrics=metrics, likelihood_images=2, samples=3, progress=False)
     assert found["rate"] == [fresh.rate.item(), 3]
     ratio, error = found["ratio_to_no_motion"]["halve"], found["equivariance_error"]["halve"]
     assert error == pytest.approx(ratio * found["no_motion"]["halve"])

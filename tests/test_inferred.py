@@ -66,6 +66,12 @@ def test_spike_kl_is_the_sum_over_all_codes_of_the_prior_that_avoids_the_empty_o
     torch.testing.assert_close(SpikeAndSlab(0.2, empty).spike_kl(logits), expected)
 
 
+def test_spike_kl_is_finite_where_a_field_is_hardly_ever_on():
+    """log(1 - (1 - π)^M) = log(M π) for the smallest π; it was log 0. A field that is off pays for the empty code."""
+    found = SpikeAndSlab(1e-18, 100.0).spike_kl(torch.full((1, 3), -80.0, dtype=torch.float64))
+    assert found.item() == pytest.approx(100 + math.log(3e-18))
+
+
 def test_slab_kl_is_paid_by_the_fields_that_are_on():
     logits, shift, log_ratio = random_raw().chunk(3, 1)
     each = kl_divergence(Normal(1.5 + shift, 0.3 * log_ratio.exp()), Normal(torch.tensor(1.5), torch.tensor(0.3)))

@@ -1,7 +1,7 @@
 """Settings: every option of every model, recipe and study takes what it may be, and refuses the rest in one line."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import get_origin, get_type_hints
 
 import numpy as np
@@ -63,10 +63,10 @@ def test_what_cannot_be_is_refused_in_one_line(hint, value, told):
 
 def test_a_function_can_check_its_keywords_whenever_it_is_called():
     @checks_arguments
-    def half(x, *, rounds: Count = 1):
-        return x / rounds
+    def half(x, *, rounds: Count = 1, words: Iterable[str] | dict = ()):
+        return x / rounds, words
 
-    assert half(3, rounds=np.int32(2)) == 1.5
+    assert half(3, rounds=np.int32(2), words={"a": 1}) == (1.5, {"a": 1})  # no setting: passed on as it is
     with pytest.raises(ValueError, match="rounds must be"):
         half(3, rounds=0)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from poflow_lite.datasets import Sequences
+from poflow_lite.experiments.runs import require_trained
 from poflow_lite.flows import LatentOperator
 from poflow_lite.io import require_known
 from poflow_lite.metrics import (
@@ -77,6 +78,7 @@ def measure_operators(
         ValueError: for an unknown operator; the message lists the known ones.
         AboveCeiling: for a likelihood that exceeds what is possible, as that of a flow that folds space can.
     """
+    require_trained(model)
     fitted = fit_operators(model, training, _entries(operators), operator_images, seed)
     moved = {name: with_operator(model, operator) for name, operator in fitted.items()}
     references = {

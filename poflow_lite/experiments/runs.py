@@ -224,6 +224,14 @@ def _rebuilt(path: Path, run: dict[str, Any], weights: dict[str, Tensor]) -> tup
 # --- evaluation ---------------------------------------------------------------------------------------------------
 
 
+def require_trained(model: nn.Module) -> None:
+    """Raise a ValueError for a model that nobody has trained, or taken out of training mode."""
+    if getattr(model, "training", False):
+        raise ValueError(
+            f"this {type(model).__name__} is in training mode: train it first, or call its eval() if it is trained"
+        )
+
+
 @checks_arguments
 def evaluate(
     model: nn.Module,
@@ -254,6 +262,7 @@ def evaluate(
         each transformation, errors in L1 pixel intensities summed over frames; "log_likelihood", nats a frame; what
         else the model has, and ``metrics``.
     """
+    require_trained(model)
     poses, device = torch.Generator().manual_seed(seed), next(model.parameters()).device
     errors = equivariance_errors(
         {

@@ -57,7 +57,8 @@ class GumbelSoftmax:
 
     def sample(self, raw: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
         """y = softmax((log q + G) / τ) with Gumbel noise G: (B, K)."""
-        gumbel = -torch.empty_like(raw).exponential_(generator=generator).log()
+        draws = torch.empty_like(raw).exponential_(generator=generator)
+        gumbel = -draws.clamp_min(torch.finfo(raw.dtype).tiny).log()
         return torch.softmax((raw + gumbel) / temperature, 1)
 
     def mode(self, raw: Tensor) -> Tensor:
@@ -141,7 +142,8 @@ class SpikeAndSlab:
         q, log_off = torch.sigmoid(logits), F.logsigmoid(-logits)
         on = F.logsigmoid(logits) - math.log(self.activity)
         off = log_off - math.log1p(-self.activity)
-        kept = math.log1p((1 - self.activity) ** logits.shape[1] * math.expm1(-self.empty))
+        none = math.expm1(logits.shape[1] * math.log1p(-self.activity))  # (1 - π)^M - 1, exact for the smallest π
+        kept = math.log(math.exp(-self.empty) + none * math.expm1(-self.empty))
         return (q * on + (1 - q) * off).sum(1) + self.empty * log_off.sum(1).exp() + kept
 
     def slab_kl(self, logits: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
