@@ -51,7 +51,7 @@ def require_known(what: str, name: str, known: Iterable[str]) -> None:
 
 
 def require_weights(**weights: float) -> None:
-    """Raise a ValueError that names the first weight, of a loss or in seconds, that is negative or not finite."""
+    """Raise a ValueError that names the first weight of a loss that is negative or not finite."""
     for name, weight in weights.items():
         if not (math.isfinite(weight) and weight >= 0):
             raise ValueError(f"{name} must be a finite number of at least 0, got {weight}")

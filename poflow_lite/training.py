@@ -14,8 +14,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from poflow_lite.io import checkpoint_bytes, load_checkpoint, require_weights, save_checkpoint
-from poflow_lite.settings import Count, Natural, Positive, checked
+from poflow_lite.io import checkpoint_bytes, load_checkpoint, save_checkpoint
+from poflow_lite.settings import Count, Natural, Positive, Seed, Weight, checked, checks_arguments
 
 __all__ = ["Losses", "Schedule", "Terms", "fit", "load_weights", "require_fitting", "resolve_device", "step_generator"]
 
@@ -115,19 +115,20 @@ class Schedule:
         return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup)) * cosine
 
 
+@checks_arguments
 def fit(
     model: nn.Module,
     sample: Callable[[torch.Generator], Any],
     schedule: Schedule,
     *,
-    seed: int = 0,
+    seed: Seed = 0,
     device: torch.device | str = "cpu",
     checkpoint: str | Path | None = None,
     run: dict[str, Any] | None = None,
     notes: dict[str, Any] | None = None,
     resume: bool = False,
-    save_every_seconds: float = 30.0,
-    log_every: int = 25,
+    save_every_seconds: Weight = 30.0,
+    log_every: Count = 25,
     progress: bool = True,
     finish: Callable[[], None] | None = None,
 ) -> list[dict[str, float]]:
@@ -157,7 +158,6 @@ def fit(
     """
     from tqdm.auto import tqdm
 
-    require_weights(save_every_seconds=save_every_seconds)
     model.to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99))
     first, history, saved = 0, [], time.perf_counter()
@@ -183,9 +183,8 @@ def fit(
         if last and finish is not None:
             finish()
         if checkpoint is not None and (last or time.perf_counter() - saved >= save_every_seconds):
-            save_checkpoint(
-                checkpoint, model, {"run": run, "notes": notes, "step": done, "history": history}, optimizer
-            )
+            record = {"run": run, "notes": notes, "step": done, "history": history}
+            save_checkpoint(Path(checkpoint), model, record, optimizer)
             saved = time.perf_counter()
     model.eval()
     return history

@@ -209,6 +209,16 @@ def test_table_and_figure_are_written_and_can_be_made_again_from_the_record(toy,
     assert report(TOY, toy, tmp_path / "again") == text
 
 
+def test_the_budget_smoke_takes_its_own_settings_where_none_are_given(tmp_path):
+    def cells(budget="lecture", number=100):
+        return {"cell": {"number": number, "scale": 1}}
+
+    study = Study("small", cells, measure, TOY.table, TOY.figure, smoke={"number": 2})
+    for given, number in (({}, 100), ({"budget": "smoke"}, 2), ({"budget": "smoke", "number": 5}, 5)):
+        result = run_study(study, tmp_path / str(number), progress=False, **given)
+        assert [cell["number"] for cell in result["cells"]] == [number]
+
+
 def test_an_unknown_setting_is_refused(tmp_path):
     with pytest.raises(ValueError, match="unknown setting of the study toy 'size'; known: numbers, scale"):
         run_study(TOY, tmp_path / "toy", size=3)

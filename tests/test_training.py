@@ -197,8 +197,9 @@ def test_a_checkpoint_is_written_every_30_seconds_and_holds_what_comes_last(tmp_
     fit(model, lambda generator: batch, Schedule(11), **options)
     assert saved == [3, 6, 9, 11]
     assert load_checkpoint(tmp_path / "run").model["w"].tolist() == 4 * [7]
-    with pytest.raises(ValueError, match="save_every_seconds must be a finite number of at least 0, got nan"):
-        fit(model, lambda generator: batch, Schedule(11), save_every_seconds=math.nan)
+    for value, told in ((math.nan, "a finite number, got nan"), (-1, "greater than or equal to 0, got -1")):
+        with pytest.raises(ValueError, match=f"^save_every_seconds must be {told}$"):
+            fit(model, lambda generator: batch, Schedule(11), save_every_seconds=value)
 
 
 def test_what_cannot_be_saved_is_refused_before_the_first_step(tmp_path):
