@@ -164,6 +164,15 @@ def test_matrix_of_three_cells_by_hand(diffusion, v):
     np.testing.assert_allclose(equation.matrix.toarray(), expected, rtol=1e-12)
 
 
+def test_a_motion_of_too_many_jumps_is_refused_and_not_waited_for():
+    grid = Grid((0.0,), (1.0,), (20,))
+    equation = FokkerPlanck(grid, lambda z: torch.zeros_like(z), 1e6)
+    with pytest.raises(
+        ValueError, match=r"jumps between cells up to t = 1, at most 1e\+07 are followed: take a coarser"
+    ):
+        equation.evolve(torch.full((20,), 1.0), [1.0])
+
+
 @pytest.mark.parametrize("diffusion", [0.0, 1e-9])
 def test_without_diffusion_the_scheme_is_upwind(diffusion):
     matrix = FokkerPlanck(Grid((-1.5,), (1.5,), (3,)), lambda z: -4 * z, diffusion).matrix.toarray()

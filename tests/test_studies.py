@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+import warnings
+from contextlib import ExitStack
 
 import pandas as pd
 import pytest
@@ -133,6 +135,50 @@ def test_a_cluster_that_is_not_installed_is_named(tmp_path, monkeypatch, backend
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ValueError, match=f"pip install {package}"):
         run_cells(square, CELLS, tmp_path, backend=backend, progress=False)
+
+
+def _deadly():
+    def deadly(folder, number):
+        if number == 2 and not (folder / "killed").exists():
+            (folder / "killed").touch()
+            os.kill(os.getpid(), 9)
+        return {"square": number**2}
+
+    return deadly
+
+
+@pytest.mark.enable_socket  # to this machine alone
+@pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
+def test_cells_of_a_killed_process_are_run_again(tmp_path, backend):
+    with ExitStack() as stack:
+        if backend == "dask":
+            distributed = pytest.importorskip("distributed")
+            cluster = stack.enter_context(
+                distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+            )
+            stack.enter_context(distributed.Client(cluster))
+        elif backend == "ray":
+            stack.enter_context(pytest.importorskip("ray").init(num_cpus=4, include_dashboard=False))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", "(loky|ray) lost a process")  # Dask runs it again by itself
+        done, failed = run_cells(_deadly(), CELLS, tmp_path, jobs=2, backend=backend, progress=False)
+    assert ({name: result["square"] for name, result in done.items()}, failed) == ({"one": 1, "two": 4, "three": 9}, {})
+    assert (tmp_path / "two" / "killed").exists()
+
+
+def test_processes_that_die_again_and_again_end_the_grid_and_keep_what_is_done(tmp_path):
+    def deadly(folder, number):
+        if number == 2:
+            os.kill(os.getpid(), 9)
+        return {"square": number**2}
+
+    run_cells(deadly, {"one": CELLS["one"]}, tmp_path, jobs=2, progress=False)
+    with (
+        pytest.warns(UserWarning, match="loky lost a process .TerminatedWorkerError.: its cells are run again"),
+        pytest.raises(RuntimeError, match=r"loky lost a process 4 times .*what is finished is kept in .*fewer jobs"),
+    ):
+        run_cells(deadly, {name: CELLS[name] for name in ("one", "two")}, tmp_path, jobs=2, progress=False)
+    assert (tmp_path / "one" / "cell.json").exists()
 
 
 @pytest.mark.enable_socket  # to this machine alone

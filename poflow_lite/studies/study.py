@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 BACKENDS = ("loky", "dask", "ray")
 RESULT, ERROR = "cell.json", "error.txt"
+ATTEMPTS = 4
+"""How often the cells that are left are handed out, should processes be killed."""
 
 Cells = Mapping[str, Mapping[str, Any]]
 """Name, which becomes a folder ↦ arguments of :attr:`Study.measure`, as JSON."""
@@ -174,7 +176,8 @@ def run_cells(
 
     A cell whose result is there is not run again, so the same call goes on where an interrupted one stopped; one whose
     result is damaged is named by a warning and run again. A cell that raises leaves its traceback in
-    ``out/name/error.txt``; the others go on, and the next call tries it again.
+    ``out/name/error.txt``; the others go on, and the next call tries it again. Cells of a process that was killed are
+    run again.
 
     Args:
         work: what a cell does.
@@ -192,6 +195,7 @@ def run_cells(
     Raises:
         ValueError: for an unknown backend or one that is not installed, no cells, ``jobs`` below 1, a name that cannot
             be a folder's, or a folder that holds a cell of this name with other arguments, or is in use.
+        RuntimeError: if processes die again and again.
     """
     require_known("backend", backend, BACKENDS)
     if jobs < 1:
@@ -213,19 +217,33 @@ def _run_left(
     from tqdm.auto import tqdm
 
     folders = {name: out / name for name in cells}
-    left = [name for name, folder in folders.items() if not _is_done(folder, cells[name])]
-    for name in left:
-        prepare_folder(folders[name])
+    failures: dict[str, str] = {}
     threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
-    calls = (joblib.delayed(_run_cell)(work, folders[name], dict(cells[name]), threads) for name in left)
-    failures = {}
-    bar = tqdm(total=len(cells), initial=len(cells) - len(left), disable=not progress, desc="cells", unit="cell")
+    run_cell = joblib.delayed(_run_cell)
+    bar = tqdm(total=len(cells), disable=not progress, desc="cells", unit="cell")
     with bar, _parallel(backend, jobs) as parallel:
-        for name, error in parallel(calls):
-            bar.update()
-            if error:
-                failures[name] = error
-                bar.write(f"{name} failed: {error} (see {folders[name] / ERROR})")
+        for attempt in range(1, ATTEMPTS + 1):
+            left = [
+                name for name, folder in folders.items() if name not in failures and not _is_done(folder, cells[name])
+            ]
+            bar.update(len(cells) - len(left) - bar.n)
+            calls = [run_cell(work, prepare_folder(folders[name]), dict(cells[name]), threads) for name in left]
+            try:
+                for name, error in parallel(calls):
+                    bar.update()
+                    if error:
+                        failures[name] = error
+                        bar.write(f"{name} failed: {error} (see {folders[name] / ERROR})")
+                break
+            except Exception as error:  # no cell's, which keeps its own: a process died, or the cluster
+                if attempt == ATTEMPTS:
+                    raise RuntimeError(
+                        f"{backend} lost a process {ATTEMPTS} times ({type(error).__name__}): what is finished is kept "
+                        f"in {out}, and the same call goes on with the rest; if memory was short, give fewer jobs"
+                    ) from error
+                warnings.warn(
+                    f"{backend} lost a process ({type(error).__name__}): its cells are run again", stacklevel=3
+                )
     found = {name: _read(folder) for name, folder in folders.items()}
     return {name: cell["result"] for name, cell in found.items() if cell is not None}, failures
 
@@ -284,7 +302,7 @@ def _run_cell(
 
 @contextmanager
 def _parallel(backend: str, jobs: int) -> Iterator[joblib.Parallel]:
-    """joblib's Parallel on a backend, results in the order in which they come; what had to be started is closed."""
+    """joblib's Parallel on a backend; what had to be started is closed."""
     client = None
     if backend == "dask":
         try:
