@@ -557,7 +557,7 @@ def test_a_full_disk_is_named_and_parts_are_kept(tmp_path, monkeypatch):
 def test_a_part_ends_when_its_time_is_over(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "PART_SECONDS", -1.0)
     monkeypatch.setattr(files, "PART", 100)
-    monkeypatch.setattr(files, "_assemble", lambda path, scene, parts: [1 / 0 for part in parts[1:]] or path.touch())
+    monkeypatch.setattr(files, "_assemble", lambda path, parts, **_: [1 / 0 for part in parts[1:]] or path.touch())
     monkeypatch.setattr(files, "STEP", 20)
     with pytest.raises(ZeroDivisionError):
         render_file(Tiny(8), tmp_path / "tiny.h5", progress=False)

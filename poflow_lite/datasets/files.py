@@ -229,7 +229,7 @@ def render_file(scene: FactorImages, path: str | Path, progress: bool = True) ->
                 f"{folder} holds parts of {found}, not of {scene.name}: choose another --out, or delete it"
             )
         parts = _render_parts(scene, folder, progress)
-        write_atomically(whole, partial(_assemble, scene=scene, parts=parts))
+        write_atomically(whole, partial(_assemble, scene=scene, parts=parts, progress=progress))
         whole.replace(path)
     shutil.rmtree(folder)
     return path
@@ -294,15 +294,16 @@ def _write_part(path: Path, scene: FactorImages, index: Tensor) -> None:
     path.write_bytes(content.getbuffer())
 
 
-def _assemble(path: Path, scene: FactorImages, parts: Sequence[Path]) -> None:
+def _assemble(path: Path, scene: FactorImages, parts: Sequence[Path], progress: bool) -> None:
     import h5py
+    from tqdm.auto import tqdm
 
     needed, free = 1.05 * sum(part.stat().st_size for part in parts), shutil.disk_usage(path.parent).free
     if free < needed:  # found out while writing, it would crash HDF5
         raise OSError(f"{needed / 1e9:.3f} GB are needed, {free / 1e9:.3f} GB are free")
     with h5py.File(path, "w") as file:
         images, number = _create(file, len(scene.space), scene), itertools.count()
-        for part in parts:
+        for part in tqdm(parts, desc="joining its parts", unit="part", disable=not progress):
             with h5py.File(part, "r") as stored:
                 for row in range(len(stored["images"])):
                     _, chunk = stored["images"].id.read_direct_chunk((row, 0, 0, 0))
