@@ -197,14 +197,22 @@ def _report(metrics: dict[str, Any], folder: Path) -> None:
     typer.echo(f"\n{metrics['model']}, budget {metrics['budget']}, seed {metrics['seed']}, {metrics['data_set']}")
     typer.echo(f"L1 over all frames\n{table.to_string()}")
     likelihood = metrics["log_likelihood"]
-    typer.echo("Log-likelihood (nats per frame, N(x̂, I))")
-    for name in ("prediction", "reconstruction"):
-        error = likelihood["standard_error"][name]
-        typer.echo(f"  {name:<16}{likelihood[name]:>10.1f} ± {error:.1f}   (ceiling {likelihood['ceiling']:.1f})")
+    frame = likelihood["frame"]
+    meaning = {
+        "sequence": "log p(x_0…x_T | k) ÷ (T + 1), all frames sharing z_0",
+        "predictive": "log p(x_t | x_0, k)",
+        max(frame, key=frame.get, default=""): "log p(x_t | k), each frame by itself",
+    }
+    typer.echo(f"Log-likelihood (nats per frame, N(x̂, I), ceiling {likelihood['ceiling']:.1f})")
+    for name, said in meaning.items():
+        if name:
+            value, error = frame.get(name, likelihood.get(name)), likelihood["standard_error"][name]
+            typer.echo(f"  {'frame' if name in frame else name:<12}{value:>9.1f} ± {error:.1f}   {said}")
+    typer.echo(f"Squared error of a predicted frame: {likelihood['squared_error']:.1f}")
     if metrics.get("smallest_eigenvalue", 1.0) <= 0:
         typer.echo(
             f"warning: the flow is not invertible everywhere (smallest eigenvalue of I + ∇²u is "
-            f"{metrics['smallest_eigenvalue']:.2f}): its log-likelihood for prediction is not exact. Train longer, or "
+            f"{metrics['smallest_eigenvalue']:.2f}): its frame log-likelihood is not exact. Train longer, or "
             "raise the weight of the Hamilton-Jacobi penalty"
         )
     seconds = metrics["seconds"]

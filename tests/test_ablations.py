@@ -92,9 +92,9 @@ def test_every_recipe_is_trained_with_every_seed_and_measured_as_one_run_is(tmp_
     cell, run = result["cells"][2], experiments.load_run(tmp_path / "standard-seed-1", "cpu")
     held_out = experiments.sequences("digits", "test", run.settings).first(6)
     assert metrics.equivariance_error(run.model, held_out) == pytest.approx(cell["equivariance_error"], rel=1e-6)
-    for name in ("prediction", "reconstruction"):
-        likelihood = metrics.log_likelihood(run.model, held_out, images=1, samples=5, estimates=[name])
-        assert cell[name] == pytest.approx(getattr(likelihood, name), rel=1e-6)
+    likelihood = metrics.log_likelihood(run.model, held_out, images=1, samples=5)
+    assert cell["log_likelihood"]["frame"] == pytest.approx(likelihood.frame, rel=1e-6)
+    assert cell["log_likelihood"]["sequence"] == pytest.approx(likelihood.sequence, rel=1e-6)
     everything = held_out.batch(torch.arange(6).repeat(3), torch.arange(3).repeat_interleave(6))
     assert cell["smallest_eigenvalue"] == pytest.approx(metrics.smallest_eigenvalue(run.model, everything), rel=1e-5)
     assert "digits (test, 360 images), fixed start, 6 measured, budget smoke" in (tmp_path / "table.md").read_text()
@@ -115,12 +115,11 @@ def test_a_model_that_ignored_its_log_determinant_is_measured_with_the_true_one_
     cell = next(cell for cell in result["cells"] if cell["variants"] == [["log_det", "none"]])
     run = experiments.load_run(tmp_path / "log_det-none-seed-0", "cpu")
     held_out = experiments.sequences("digits", "test", run.settings).first(6)
-    sizes = {"images": 1, "samples": 5, "estimates": ["prediction"]}
-    wrong = metrics.log_likelihood(run.model, held_out, **sizes).prediction
+    wrong = metrics.log_likelihood(run.model, held_out, images=1, samples=5).frame["x_0"]
     run.model.flow = Flow(run.model.flow.field)
-    right = metrics.log_likelihood(run.model, held_out, **sizes).prediction
-    assert cell["prediction"] == pytest.approx(right, rel=1e-7)
-    assert cell["prediction"] != pytest.approx(wrong, rel=1e-7)
+    right = metrics.log_likelihood(run.model, held_out, images=1, samples=5).frame["x_0"]
+    assert cell["log_likelihood"]["frame"]["x_0"] == pytest.approx(right, rel=1e-7)
+    assert cell["log_likelihood"]["frame"]["x_0"] != pytest.approx(wrong, rel=1e-7)
     text = (tmp_path / "table.md").read_text()
     assert "| log_det | none |" in text
     assert "| log_det | trace |" not in text
@@ -174,8 +173,7 @@ def test_a_likelihood_above_its_ceiling_is_left_empty_and_other_errors_are_not_h
         monkeypatch.setattr(ablations, "log_likelihood", log_likelihood)
 
     fails_with(metrics.AboveCeiling("too high"))
-    found = measured(flow)
-    assert found["prediction"] is found["reconstruction"] is None
+    assert measured(flow)["log_likelihood"] is None
     fails_with(RuntimeError("out of memory below the ceiling"))
     with pytest.raises(RuntimeError, match="out of memory"):
         measured(flow)
@@ -222,11 +220,12 @@ def test_how_often_chance_marks_is_students_t_in_closed_form():
     assert ablation_tables.chance(1) == 0
 
 
-def made_up(variants, seed, ratio, prediction=-2180.0, gap=1.5):
+def made_up(variants, seed, ratio, frame=-2180.0, gap=1.5):
     return {
         "variants": variants, "seed": seed, "device": "CPU", "budget": "lecture", "data_set": "made up (test)",
-        "settings": {"steps": 7, "field": "gradient"}, "milliseconds": 40.0, "prediction": prediction,
-        "reconstruction": -2170.0, "smallest_eigenvalue": 0.25, "equivariance_error": {"turn": 10 * ratio, "grow": 2.0},
+        "settings": {"steps": 7, "field": "gradient"}, "milliseconds": 40.0,
+        "log_likelihood": {"frame": {"x_0": frame, "x_t": -2170.0}}, "smallest_eigenvalue": 0.25,
+        "equivariance_error": {"turn": 10 * ratio, "grow": 2.0},
         "no_motion": {"turn": 10.0, "grow": 10.0}, "reconstruction_floor": {"turn": 1.0, "grow": 1.0},
         "ratio_to_no_motion": {"turn": ratio, "grow": 0.2}, "ot_gap": {"turn": gap, "grow": gap},
         "straightness": {"turn": 0.5, "grow": 0.75},
@@ -252,17 +251,17 @@ def test_each_group_is_held_against_its_reference_seed_by_seed(by_hand):
     assert free["error"].mean == pytest.approx(0.25)
     narrow = lines["8"].differences  # of seed 0 alone: the standard model has no seed 2
     assert (narrow["turn"].mean, narrow["turn"].spread) == (pytest.approx(0.1), None)
-    assert narrow["prediction"].mean == pytest.approx(-20.0)
+    assert narrow["frame by x_0"].mean == pytest.approx(-20.0)
     assert narrow["pairing"].mean == pytest.approx(1.5 * (0.5 + 0.75) / 2 - 0.5 * (0.8 + 1.2))
     assert len(lines["8"].cells) == 2
 
 
 def test_what_was_not_measured_is_neither_compared_nor_shown(by_hand):
-    by_hand["cells"][4]["prediction"] = by_hand["cells"][5]["ot_gap"]["turn"] = None
+    by_hand["cells"][4]["log_likelihood"] = by_hand["cells"][5]["ot_gap"]["turn"] = None
     free = {line.variant: line for line in ablation_tables.summarise(by_hand)}["free"].differences
-    assert set(free) == {"turn", "grow", "error", "reconstruction", "straightness"}  # no gap, hence no pairing either
+    assert set(free) == {"turn", "grow", "error", "straightness"}  # no gap, hence no pairing either
     row = ablation_tables.table(by_hand).set_index("variant").loc["free"]
-    assert row["prediction"] == row["OT gap"] == row["pairing"] == ""
+    assert row["frame by x_0"] == row["OT gap"] == row["pairing"] == row["sequence"] == ""
     assert "An empty likelihood exceeded its ceiling" in "\n".join(ablation_tables.notes(by_hand))
 
 
@@ -275,7 +274,7 @@ def test_the_table_shows_what_was_measured_with_its_difference_beside_it_bold_by
     assert table.loc["free", "turn ÷ no motion"] == "0.450 ± 0.212 (**+50.0 ± 0.0 %**)"
     assert table.loc["free", "grow ÷ no motion"] == "0.200 ± 0.000 (+0.0 ± 0.0 %)"
     assert table.loc["free", "mean error"] == "0.325 ± 0.106 (**+25.0 ± 0.0 %**)"
-    assert table.loc["8", "prediction"] == "-2190.0 ± 14.1 (-20.0)"
+    assert table.loc["8", "frame by x_0"] == "-2190.0 ± 14.1 (-20.0)"
     text = "\n".join(ablation_tables.notes(by_hand))
     assert "bold where it exceeds twice their standard deviation over the seeds" in text
     assert f"{ablation_tables.chance(3):.0%} of normal differences with 3 seeds, and this table has 16 of them" in text
@@ -298,7 +297,7 @@ def test_without_a_finished_cell_there_is_no_table(by_hand):
 
 
 def test_the_figure_shows_every_line_and_fills_what_is_marked(by_hand):
-    error, prediction, gap = ablation_tables.figure(by_hand).axes
+    error, frame, gap = ablation_tables.figure(by_hand).axes
     labels = [label.get_text() for label in error.get_yticklabels()]
     assert labels == ["standard", "field: gradient", "field: free", "width: 8"]
     turn = next(bar for bar in error.containers if bar.lines[0].get_xdata()[0] == pytest.approx(1.5))
@@ -306,7 +305,7 @@ def test_the_figure_shows_every_line_and_fills_what_is_marked(by_hand):
     assert turn.lines[0].get_ydata()[0] == pytest.approx(2, abs=0.3)
     still = [bar for bar in error.containers if bar.lines[0].get_xdata()[0] == pytest.approx(1.0)]
     assert all(bar.lines[0].get_markerfacecolor() == "white" for bar in still)
-    assert (len(prediction.containers), len(gap.containers)) == (2, 4)
+    assert (len(frame.containers), len(gap.containers)) == (2, 4)
 
 
 @pytest.mark.parametrize("name", ["digits-ablations", "digits-ablations-sizes"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from draws import double, normal
 from random_fields import FIELDS, HIDDEN, make, weights
+from torch.autograd import grad, gradcheck, gradgradcheck
 from torch.func import jacrev
 
 from poflow_lite.fields import AutogradPotential, DeepUnits, Force, MixedFields, mixing_weights, time_features
@@ -248,3 +249,40 @@ def test_sizes_below_one_families_on_different_spaces_and_too_few_values_are_ref
     for function in (lambda z, t: z[:, 0], lambda z, t: z[:, :2]):  # one value and two, where K = 3
         with pytest.raises(ValueError, match=r"values.*\(4, 3\)"):
             AutogradPotential(function, 3, 3).value(Z, 0.0, weights("soft", 3))
+
+
+# --- Euler paths --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_the_path_and_its_adjoint_are_those_of_one_velocity_after_another(kind):
+    field, y, z = make(kind, width=4), weights("soft", 3), normal(4, 3).requires_grad_()
+    y.requires_grad_()
+    t, h, seen = double(0.0, 1.0, 2.5), [1.0, 0.5, 2.0], normal(4, 4, 3, seed=5)
+    path = [z]
+    for time, size in zip(t, h, strict=True):
+        path.append(path[-1] + size * field.velocity(path[-1], time, y))
+    slow, fast = torch.stack(path, 1), field.euler_path(z, t, y, h)
+    torch.testing.assert_close(fast, slow)
+    leaves = [z, y, *field.parameters()]
+    expected, found = (grad((path * seen).sin().sum(), leaves, allow_unused=True) for path in (slow, fast))
+    for one, other in zip(found, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other)
+
+
+def test_the_adjoint_can_be_differentiated_and_mapped_over():
+    field, t, y = make("free", width=4), double(0.0, 1.0), weights("soft", 3)
+
+    def end(z):
+        return field.euler_path(z, t, y[: len(z)], [1.0, 1.0])[:, -1]
+
+    z = normal(2, 3).requires_grad_()
+    assert gradcheck(end, z)
+    assert gradgradcheck(end, z)
+    jacobian = jacrev(lambda point: end(point[None])[0])(z[0].detach())
+    eye = torch.eye(3, dtype=z.dtype)
+    points = field.euler_path(z[:1], t, y[:1], [1.0, 1.0])[0, :2]
+    step = [eye + field.jacobian(p[None], time, y[:1])[0] for p, time in zip(points, t, strict=True)]
+    torch.testing.assert_close(jacobian, step[1] @ step[0])

@@ -181,5 +181,5 @@ def test_a_matched_flow_moves_a_model_with_its_own_density():
     sequences = TransformationSequences(torch.rand(3, *SHAPE, generator=generator()), horizon=T)
     errors, still = (equivariance_error(own, sequences) for own in (moving, model))
     assert all(errors[name] != still[name] for name in sequences.names)
-    found, still = (log_likelihood(own, sequences, images=1, samples=50).prediction for own in (moving, model))
+    found, still = (log_likelihood(own, sequences, images=1, samples=50).frame["x_0"] for own in (moving, model))
     assert found != still

@@ -18,7 +18,16 @@ from torch.nn.utils.stateless import _reparametrize_module
 
 from poflow_lite.datasets import TransformationSequences
 from poflow_lite.fields import AutogradPotential, DivergenceFreeField, Force
-from poflow_lite.flows import LOG_DETS, METHODS, DiffusionPrior, Flow, NotInvertible, StaticPrior, log_det_identity_plus
+from poflow_lite.flows import (
+    LOG_DETS,
+    METHODS,
+    DiffusionPrior,
+    Flow,
+    NotInvertible,
+    PushforwardPrior,
+    StaticPrior,
+    log_det_identity_plus,
+)
 from poflow_lite.models import FlowFactorizedVAE
 from poflow_lite.objectives import diagonal_normal
 
@@ -316,8 +325,8 @@ def test_an_index_becomes_weights_once_in_all_terms_of_a_training_step(monkeypat
     flow, prior = Flow(make("potential", 2, 3).float(), "midpoint", 2), DiffusionPrior(3)
     model = FlowFactorizedVAE(*encoder_and_decoder(), flow, prior, Force(2, 3, horizon=4), **weights)
     batch = TransformationSequences(torch.rand(6, *SHAPE), horizon=4).sample(6, 2, rng())
-    calls, one_hot = [], torch.nn.functional.one_hot
-    monkeypatch.setattr(torch.nn.functional, "one_hot", lambda *a, **o: calls.append(a) or one_hot(*a, **o))
+    calls, extremes = [], torch.Tensor.aminmax
+    monkeypatch.setattr(torch.Tensor, "aminmax", lambda *a, **o: calls.append(a) or extremes(*a, **o))
     assert set(model.terms(batch, rng()).penalties) == set(weights)
     assert len(calls) == 1
 
@@ -399,3 +408,55 @@ def test_a_static_prior_is_a_standard_normal_at_all_times_and_moves_nothing():
         assert torch.equal(prior.particles(z[:, 0], t, Y), z[:, 0])
         assert not prior.potential(z[:, 0], t, Y).any()
     assert not [*prior.parameters(), *prior.state_dict()]
+
+
+# --- the prior that the flow carries ------------------------------------------------------------------------------
+
+
+@every_method
+def test_the_pushed_prior_is_the_density_of_what_the_flow_makes_of_a_normal_start(method):
+    flow = Flow(make("potential", 3, 2, horizon=9, width=4), method, 2)
+    for parameter in flow.parameters():
+        parameter.data.mul_(0.3)
+    prior, z = PushforwardPrior(flow), normal(4, 3)
+    path = flow.rollout(z, K, (0, 1, 2, 2.5))
+    start = diagonal_normal(torch.zeros_like(z), torch.ones_like(z)).log_prob(z)
+    times = path.times.expand(4, -1)
+    torch.testing.assert_close(prior.log_prob(path.z, times, Y), path.log_density(start))
+    torch.testing.assert_close(prior.log_prob(path.z[:, 2], 2, Y), path.log_density(start)[:, 2])
+    torch.testing.assert_close(prior.log_prob(path.z[:, 3], times[:, 3], Y), path.log_density(start)[:, 3])
+    torch.testing.assert_close(prior.log_prob(z, 0, Y), start)
+    assert not list(prior.parameters()), "the flow's parameters are the model's"
+
+
+def test_pushing_posterior_and_prior_by_one_map_keeps_their_divergence():
+    """log q_t - log p_t is the same number all along a path, so KL(q_t ‖ p_t) = KL(q_0 ‖ p_0)."""
+    flow, draws = Flow(make("free", 3, 2, horizon=9, width=4)), 4000
+    posterior = diagonal_normal(0.5 * normal(1, 3).expand(draws, -1), double(0.3, 0.7, 1.2).expand(draws, -1))
+    z = posterior.mean + posterior.base_dist.scale * normal(draws, 3, seed=1)
+    path = flow.rollout(z, torch.zeros(draws, dtype=torch.long), range(5))
+    prior = diagonal_normal(torch.zeros_like(z), torch.ones_like(z))
+    ratio = path.log_density(posterior.log_prob(z)) - path.log_density(prior.log_prob(z))
+    torch.testing.assert_close(ratio, ratio[:, :1].expand(-1, 5))
+    divergence = kl_divergence(posterior.base_dist, prior.base_dist).sum(1)[0]
+    assert ratio[:, -1].mean().item() == pytest.approx(
+        divergence.item(), abs=4 * ratio[:, -1].std().item() / draws**0.5
+    )
+    assert torch.equal(
+        PushforwardPrior(flow).path_kl(path, lambda: pytest.fail("a determinant was asked for")), 0 * z[:, 0]
+    )
+
+
+def test_a_determinant_is_worked_out_only_where_it_is_read():
+    field, asked = make("free", 3, 2), []
+
+    def count(field, stages, method, generator):
+        asked.append(len(stages.z))
+        return stages.z.new_zeros(stages.z.shape[:2])
+
+    flow = Flow(field)
+    flow._log_det = count
+    path = flow.rollout(normal(4, 3), K, range(3))
+    assert asked == []
+    assert path.log_det is path.log_det
+    assert asked == [4]

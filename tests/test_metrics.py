@@ -1,5 +1,6 @@
 """Known answers for the equivariance error, its references, importance-weighted likelihoods, and inferred indices."""
 
+import copy
 import itertools
 import math
 from dataclasses import replace
@@ -12,8 +13,8 @@ from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 
 from poflow_lite import metrics
-from poflow_lite.datasets import ClipSequences, TransformationSequences
-from poflow_lite.flows import DiffusionPrior, Flow
+from poflow_lite.datasets import PAPER_TRANSFORMATIONS, ClipSequences, TransformationSequences
+from poflow_lite.flows import DiffusionPrior, Flow, PushforwardPrior
 from poflow_lite.metrics import MedianFrame, equivariance_errors, log_likelihood, persistence, predict
 from poflow_lite.models import VAE, FlowFactorizedVAE
 from poflow_lite.objectives import LIKELIHOODS, gaussian_ceiling
@@ -158,11 +159,12 @@ def test_with_the_exact_posterior_the_estimate_is_the_exact_evidence(linear_vae,
     sequences = make_fading(IMAGES, names=("halve",))
     values = exact(sequences.batch(torch.arange(3), 0).frames).mean(1)
     found = log_likelihood(vae, sequences, images=3, samples=samples)
-    assert found.reconstruction == pytest.approx(values.mean().item(), abs=1e-9)
-    assert found.standard_error["reconstruction"] == pytest.approx(values.std().item() / 3**0.5)
+    assert found.frame["x_t"] == pytest.approx(values.mean().item(), abs=1e-9)
+    assert found.standard_error["x_t"] == pytest.approx(values.std().item() / 3**0.5)
     assert (found.sequences, found.samples) == (3, samples)
     still = log_likelihood(vae, make_fading(IMAGES, names=("still",)), samples=samples)
-    assert (still.prediction, still.reconstruction) == pytest.approx([exact(IMAGES).mean().item()] * 2, abs=1e-9)
+    assert still.frame == pytest.approx(dict.fromkeys(("x_0", "x_t"), exact(IMAGES).mean().item()), abs=1e-9)
+    assert still.pushed_frame == pytest.approx(still.frame["x_0"], abs=1e-9)
 
 
 def test_with_another_proposal_the_estimate_approaches_the_exact_evidence(linear_vae, make_fading, make_quadratic):
@@ -175,7 +177,7 @@ def test_with_another_proposal_the_estimate_approaches_the_exact_evidence(linear
     for model, spread in ((vae, 0.0), (moving, 1.0)):
         found = log_likelihood(model, sequences, samples=8000)
         expected = sum(exact(frames[:, t], 1 + spread * t).mean().item() for t in range(3)) / 3
-        assert (found.prediction, found.reconstruction) == pytest.approx((expected, expected), abs=0.02)
+        assert found.frame == pytest.approx({"x_0": expected, "x_t": expected}, abs=0.02)
 
 
 @pytest.mark.filterwarnings("error")
@@ -186,37 +188,119 @@ def test_a_perfect_decoder_reaches_the_ceiling_and_what_exceeds_it_is_an_error_o
         parameter.data.zero_()
     found = log_likelihood(vae, make_fading(images, names=("still",)), samples=5)
     assert found.ceiling == gaussian_ceiling(48) == pytest.approx(-24 * math.log(2 * math.pi))
-    assert (found.prediction, found.reconstruction) == pytest.approx((found.ceiling, found.ceiling), rel=1e-12)
+    values = found.sequence, found.predictive, found.pushed_frame, *found.frame.values()
+    assert values == pytest.approx((found.ceiling,) * 5, rel=1e-12)
+    assert found.squared_error == 0
     darker = log_likelihood(vae, make_fading(images[:1] - 0.1, names=("still",)), samples=5)
-    assert darker.reconstruction == pytest.approx(found.ceiling - 0.5 * 48 * 0.01, rel=1e-12)
-    assert darker.standard_error["prediction"] == 0  # of one sequence
+    assert darker.sequence == pytest.approx(found.ceiling - 0.5 * 48 * 0.01, rel=1e-12)
+    assert darker.predictive == pytest.approx(darker.sequence, rel=1e-12)
+    assert darker.squared_error == pytest.approx(48 * 0.01)
+    assert darker.standard_error["sequence"] == 0  # of one sequence
     honest, sequences = vae.log_prior, make_fading(images)
     vae.log_prior = lambda *arguments: honest(*arguments) + 5  # no density
-    for name in ("prediction", "reconstruction"):
-        with pytest.raises(
-            metrics.AboveCeiling, match=rf"{name} log-likelihood -.* is not below its ceiling of -44\.1"
-        ):
-            log_likelihood(vae, sequences, samples=2, estimates=[name])
+    with pytest.raises(metrics.AboveCeiling, match=r"log-likelihood -.* is not below its ceiling of -44\.1"):
+        log_likelihood(vae, sequences, samples=2)
     next(vae.parameters()).data.fill_(math.nan)
     with pytest.raises(metrics.AboveCeiling, match="log-likelihood nan is not below"):
         log_likelihood(vae, sequences, samples=2)
 
 
-def test_log_likelihood_is_determined_by_its_seed_and_may_be_one_of_the_two(sequences, model):
+def test_log_likelihood_is_determined_by_its_seed_and_own_codes_are_optional(sequences, model):
     state, measure = torch.get_rng_state(), partial(log_likelihood, model, sequences, images=2, samples=3)
     first, second, other = (measure(seed=seed) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
     assert first == second
-    assert first.prediction != other.prediction
+    assert first.sequence != other.sequence
     assert first.sequences == 6
-    alone = measure(estimates=["prediction"])
-    assert (alone.reconstruction, set(alone.standard_error)) == (None, {"prediction"})
-    assert max(first.prediction, first.reconstruction, alone.prediction) < first.ceiling
-    with pytest.raises(ValueError, match="unknown estimate 'guess'; known: prediction, reconstruction"):
-        measure(estimates=["guess"])
-    for nothing in ({"samples": 0}, {"images": 0}, {"estimates": []}):
-        with pytest.raises(ValueError, match="at least 1 image, sample and estimate are needed, got"):
+    assert set(measure(own_codes=False).frame) == {"x_0"}
+    for nothing in ({"samples": 0}, {"images": 0}):
+        with pytest.raises(ValueError, match="at least 1 image and sample are needed, got"):
             measure(**nothing)
+
+
+# --- the joint reading --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def joint(make_quadratic, monkeypatch):
+    """x_t = A φ_t(z_0) + ε with affine φ_t: all of x is Gaussian. The encoder is near the posterior given x_0."""
+    monkeypatch.setitem(LIKELIHOODS, "gaussian", lambda mean: Normal(mean, 1.0))
+    flow = Flow(make_quadratic([[[0.2, 0.3], [-0.1, 0.1]], [[-0.3, 0.0], [0.0, 0.4]]], [[0.1, 0.5], [-0.7, 0.2]]))
+    encoder, decoder = encoder_and_decoder()
+    with torch.no_grad():
+        decoder[0].weight.mul_(0.8)
+        a, b = decoder[0].weight, decoder[0].bias
+        posterior = torch.linalg.inv(torch.eye(2) + a.T @ a)
+        encoder[1].weight.copy_(torch.cat([posterior @ a.T, 0 * a.T]))
+        encoder[1].bias.copy_(torch.cat([-posterior @ a.T @ b, 0.5 * posterior.diagonal().log()]))
+    model = FlowFactorizedVAE(encoder, decoder, flow, PushforwardPrior(flow), hamilton_jacobi=0, likelihood="gaussian")
+
+    def exact(frames, k, given=0):
+        """log p(x_0, …, x_T | k), or of the frames after the first ``given`` on condition of these."""
+        matrix, shift, means, columns = torch.eye(2), torch.zeros(2), [], []
+        step = torch.eye(2) + 0.5 * (flow.field.quadratic[k] + flow.field.quadratic[k].mT)
+        for _ in range(frames.shape[1]):
+            columns.append(a @ matrix)
+            means.append(a @ shift + b)
+            matrix, shift = step @ matrix, step @ shift + flow.field.linear[k, :, 0]
+
+        def density(count):
+            loading = torch.cat(columns[:count])
+            covariance = loading @ loading.T + torch.eye(len(loading))
+            return MultivariateNormal(torch.cat(means[:count]), covariance).log_prob(frames[:, :count].flatten(1))
+
+        return density(len(means)) - (density(given) if given else 0.0)
+
+    return model.eval(), exact
+
+
+def test_the_sequence_likelihood_and_the_posterior_of_k_are_those_of_the_linear_gaussian_model(joint):
+    model, exact = joint
+    sequences = TransformationSequences(torch.rand(4, *SHAPE), PAPER_TRANSFORMATIONS[:2], horizon=2)
+    batch = sequences.batch(torch.arange(4), torch.tensor([0, 1, 1, 0]))
+    with torch.no_grad():
+        expected = torch.stack([exact(batch.frames, k) for k in range(2)], 1)
+    found = metrics.log_evidence(model, batch, 2, samples=30_000)
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
+    torch.testing.assert_close(found.softmax(1), expected.softmax(1), atol=0.03, rtol=0)
+    each = [exact(sequences.batch(torch.arange(4), k).frames, k) for k in range(2)]
+    measured = log_likelihood(model, sequences, samples=30_000)
+    assert measured.sequence == pytest.approx(torch.cat(each).mean().item() / 3, abs=0.02)
+    assert measured.frame == {}, "frames that share z_0 have no prior of their own"
+
+
+def test_the_predictive_likelihood_is_the_conditional_one_where_the_encoder_is_the_posterior(joint):
+    model, exact = joint
+    sequences = TransformationSequences(torch.rand(4, *SHAPE), PAPER_TRANSFORMATIONS[:2], horizon=1)
+    with torch.no_grad():  # orthogonal columns, so that the posterior is diagonal as the encoder's is
+        model.decoder[0].weight.copy_(torch.linalg.qr(model.decoder[0].weight)[0])
+        a, b = model.decoder[0].weight, model.decoder[0].bias
+        model.encoder[1].weight.copy_(torch.cat([0.5 * a.T, 0 * a.T]))
+        model.encoder[1].bias.copy_(torch.cat([-0.5 * a.T @ b, torch.full((2,), 0.5 * math.log(0.5))]))
+    each = [exact(sequences.batch(torch.arange(4), k).frames, k, given=1) for k in range(2)]
+    found = log_likelihood(model, sequences, samples=20_000)
+    assert found.predictive == pytest.approx(torch.cat(each).mean().item(), abs=0.02)
+
+
+def test_under_a_diffusing_prior_k_is_known_by_its_coefficient_alone(joint):
+    """p(x_t | k) = ∫ p_t(z | k) p(x_t | z) dz: with equal D_k every frame is as likely under each k, whatever flows."""
+    model, _ = joint
+    model.prior = DiffusionPrior(2, 0.3)
+    sequences = TransformationSequences(torch.rand(3, *SHAPE), PAPER_TRANSFORMATIONS[:2], horizon=2)
+    clips = ClipSequences(sequences.batch(torch.arange(3), 0).frames, torch.zeros(3).long(), ["one"])
+
+    def of_each_k():
+        found = []
+        for k in range(2):
+            own = copy.copy(model)
+            own.log_prior = lambda z, t, y, k=k: model.log_prior(z, t, torch.full((len(z),), k))
+            found.append(log_likelihood(own, clips, samples=200).frame["x_t"])
+        return found[1] - found[0]
+
+    assert of_each_k() == 0
+    assert metrics.log_evidence(model, clips.batch(torch.arange(3), 0), 2).diff(dim=1).abs().min() > 0.1
+    model.prior.raw.data[1] += 3
+    assert abs(of_each_k()) > 0.1
 
 
 def test_matching_is_the_best_of_all_one_to_one_renamings():

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from poflow_lite import models
 from poflow_lite.datasets import Batch, TransformationSequences, load_images
 from poflow_lite.fields import AutogradPotential, Force, FreeField, Potential
-from poflow_lite.flows import DiffusionPrior, Flow
+from poflow_lite.flows import DiffusionPrior, Flow, PushforwardPrior
 from poflow_lite.io import load_checkpoint
 from poflow_lite.models import VAE, FactorVAE, FlowFactorizedVAE, TopographicVAE
 from poflow_lite.models.baselines import permute_dimensions
@@ -131,7 +131,7 @@ def test_every_model_overfits_a_few_sequences(name):
 
 NEGATIVE = {
     "vae": ["beta"], "factor": ["gamma"], "slow": ["transition"],
-    "flow-factorized": [*FLOW_WEIGHTS, "path_kl"], "poflow": list(WAVE_WEIGHTS),
+    "flow-factorized": list(FLOW_WEIGHTS), "poflow": list(WAVE_WEIGHTS),
 }  # fmt: skip
 PLACES_OF_5 = "neighbours must be an odd number from 1 to the 5 places of a capsule, got"
 REFUSED = [
@@ -316,7 +316,7 @@ def slow_terms(model, batch, b, noise, drawn, second_noise):
         path.append(z)
         densities.append(log_q)
         log_p = MultivariateNormal(torch.zeros(LATENT), variance[t + 1] * torch.eye(LATENT)).log_prob(z)
-        kl = kl + model.path_kl * (log_q - log_p)
+        kl = kl + log_q - log_p
     x, there = batch.frames[b, drawn[b]], batch.times[b, drawn[b]]
     own, mean, scale, _ = code(model, x, second_noise[b])
     ratio = scale**2 / variance[there]
@@ -328,9 +328,9 @@ def slow_terms(model, batch, b, noise, drawn, second_noise):
     return torch.stack([seen, kl, -0.3 * elbo, 0.2 * apart, 0.5 * squares, 0.7 * start])
 
 
-@pytest.mark.parametrize(("frames", "path_kl"), [(None, 1.0), (1, 0.5), (2, 0.0)])
-def test_flow_terms_equal_a_slow_recomputation_of_each_sequence(build, frames, path_kl):
-    model, batch, draws = build("flow-factorized", path_kl=path_kl), batch_of(frames), generator(7)
+@pytest.mark.parametrize("frames", [None, 1, 2])
+def test_flow_terms_equal_a_slow_recomputation_of_each_sequence(build, frames):
+    model, batch, draws = build("flow-factorized"), batch_of(frames), generator(7)
     terms = model.terms(batch, generator(7))
     noise = torch.randn(6, LATENT, generator=draws)
     drawn = torch.randint(1, batch.frames.shape[1], (6,), generator=draws)
@@ -400,3 +400,76 @@ def test_the_bound_is_tight_if_posteriors_flow_into_posteriors_and_never_exceeds
     error = 4 * elbo.std() / draws**0.5
     assert error < 0.2
     assert exact - (error if seed is None else 5) < elbo.mean() < exact + error
+
+
+def test_the_joint_bound_never_exceeds_the_sequence_likelihood_and_is_tight_at_the_posterior(
+    monkeypatch, make_quadratic
+):
+    """x_t = A φ_t(z_0) + ε with orthogonal A and a turning φ: the posterior given all frames is isotropic."""
+    monkeypatch.setitem(LIKELIHOODS, "linear-gaussian", lambda mean: Normal(mean, 1.0))
+    matrix = torch.zeros(48, LATENT)
+    matrix[:8, 0], matrix[8:16, 1] = 0.5, 0.5  # AᵀA = 2 I
+    encoder, decoder = encoder_and_decoder()
+    flow = Flow(make_quadratic((0.5 - 1) * torch.eye(LATENT)[None]))  # z_1 = z_0 / 2
+    decoder[0].weight.data.copy_(matrix)
+    decoder[0].bias.data.zero_()
+    x0 = torch.rand(1, *SHAPE, generator=generator())
+    pair = torch.stack([x0[0], 0.5 * x0[0]])  # the posterior mean of both frames is a linear map of x_0
+    precision = 1 + 2 * (1 + 0.25)
+    encoder[1].weight.data.copy_(torch.cat([1.25 * matrix.T / precision, 0 * matrix.T]))
+    encoder[1].bias.data.copy_(-0.5 * math.log(precision) * torch.tensor([0.0, 0.0, 1.0, 1.0]))
+    options = {"likelihood": "linear-gaussian", "hamilton_jacobi": 0.0, "autoencoding": 0.0}
+    model, draws = FlowFactorizedVAE(encoder, decoder, flow, PushforwardPrior(flow), **options), 20_000
+    loading = torch.cat([matrix, 0.5 * matrix])
+    exact = MultivariateNormal(torch.zeros(96), loading @ loading.T + torch.eye(96)).log_prob(pair.flatten())
+    batch = Batch(pair.expand(draws, *pair.shape), torch.arange(2).expand(draws, -1), torch.zeros(draws).long(), 1)
+    elbo = model.terms(batch, generator()).elbo
+    assert elbo.mean().item() == pytest.approx(exact.item(), abs=4 * elbo.std().item() / draws**0.5 + 1e-9)
+    encoder[1].bias.data.add_(0.3)
+    assert model.terms(batch, generator()).elbo.mean() < exact - 0.05
+
+
+# --- MSP ----------------------------------------------------------------------------------------------------------
+
+
+def msp(rows=2, latent=6, **options):
+    return models.MSP(*encoder_and_decoder(latent), rows, **options)
+
+
+def test_msp_solves_for_the_matrix_that_moves_its_codes():
+    model, z, matrix = msp(ridge=1e-12), torch.randn(5, 6), torch.randn(5, 2, 2)
+    after = (matrix @ z.unflatten(1, (2, 3))).flatten(1)
+    y = model.solve(z, after)
+    torch.testing.assert_close(y, matrix.flatten(1), atol=1e-6, rtol=1e-6)
+    assert torch.allclose(model.solve(z, z), torch.eye(2).flatten().expand(5, -1))
+    path = model.rollout(z, y, (0, 1, 3, 3.5))
+    torch.testing.assert_close(path.z[:, 1], after, atol=1e-6, rtol=1e-6)
+    cubed = (torch.linalg.matrix_power(matrix, 3) @ z.unflatten(1, (2, 3))).flatten(1)
+    torch.testing.assert_close(path.z[:, 2], cubed, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(path.log_det[:, 1], 2 * 3 * torch.linalg.det(matrix).abs().log(), atol=1e-5, rtol=1e-5)
+    back = model.rollout(path.z[:, 2], y, (3, 1, 0))
+    torch.testing.assert_close(back.z[:, -1], z, atol=1e-4, rtol=1e-4)
+
+
+def test_msp_looks_at_no_k_and_predicts_from_two_frames_what_moves_linearly():
+    model, batch = msp(beta=0.4), batch_of(3, consecutive=True)
+    terms, other = (model.terms(batch.with_k(k), generator(7)) for k in (batch.k, (batch.k + 1) % K))
+    assert torch.equal(terms.loss, other.loss)
+    noise = torch.randn(18, 6, generator=generator(7)).view(6, 3, 6)
+    for b in range(6):
+        codes = model.encode(batch.frames[b])
+        y = model.solve(codes.mean[1:2], codes.mean[2:3])
+        z = codes.mean[:1] + codes.base_dist.scale[:1] * noise[b, :1]
+        path = model.rollout(z, y, range(T + 1)).z[0, batch.times[b]]
+        seen = model.decode(path).log_prob(batch.frames[b]) @ batch.frame_weights
+        kl = gaussian_kl(codes.mean[:1], codes.base_dist.scale[:1])[0]
+        torch.testing.assert_close((terms.reconstruction[b], terms.kl[b]), (seen, kl))
+    own = model.infer(batch_of().frames)
+    assert (model.names_k, own.shape) == (False, (6, 4))
+    with pytest.raises(ValueError, match=r"MSP is moved by matrices y \(6, 4\), as infer\(frames\) gives"):
+        model.rollout(torch.randn(6, 6), batch.k, range(2))
+    with pytest.raises(ValueError, match="MSP needs two frames that follow one another besides frame 0"):
+        model.terms(batch_of(1, consecutive=True))
+    for rows, ridge in ((0, 1.0), (2, 0.0)):
+        with pytest.raises(ValueError, match="MSP needs at least 1 row and a positive ridge"):
+            msp(rows, ridge=ridge)

@@ -361,6 +361,7 @@ MEASURES = {
     "Donors": lambda m, g, s, b: metrics.Donors(g, s)(s.batch(torch.arange(5), 1)).k,
     "clustering_accuracy": lambda m, g, s, b: metrics.clustering_accuracy(Named(g), s, batch_size=b)[0],
     "log_likelihood": lambda m, g, s, b: metrics.log_likelihood(m, s, images=2, samples=2).standard_error,
+    "log_evidence": lambda m, g, s, b: metrics.log_evidence(m, s.batch(torch.arange(5), 1), 2, samples=2),
     "order_gaps": lambda m, g, s, b: (
         metrics.order_gaps(
             m, lambda z, motion: m.rollout(z, torch.zeros(len(z), dtype=torch.long), range(3)).z, s, frames=1

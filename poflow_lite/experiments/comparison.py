@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -71,8 +72,8 @@ def measure_operators(
     Returns:
         "references" ("no_motion", "median_frame", "reconstruction_floor"), each k ↦ error, and "operators", each with
         "equivariance_error", k ↦ error, and ``metrics``; errors in L1 pixel intensities summed over frames. With
-        ``scores`` also "prediction", nats a frame, and "vp_score" of each operator, and "reconstruction", nats a frame,
-        of the model. "clustering_accuracy" of a model that names k.
+        ``scores`` also "vp_score" and "log_likelihood" (:class:`metrics.LogLikelihood`, by name) of each operator.
+        "clustering_accuracy" of a model that names k.
 
     Raises:
         ValueError: for an unknown operator; the message lists the known ones.
@@ -88,16 +89,14 @@ def measure_operators(
     }
     predictors = {(name,): partial(predict, own) for name, own in moved.items()}  # a tuple is no reference's name
     errors = equivariance_errors({**references, **predictors}, held_out, device=next(model.parameters()).device)
-    likelihood = partial(log_likelihood, sequences=held_out, images=likelihood_images, samples=samples)
+    likelihood = partial(log_likelihood, sequences=held_out, images=likelihood_images, samples=samples, seed=seed)
     found: dict[str, Any] = {"references": {name: errors[name] for name in references}, "operators": {}}
     for name, own in moved.items():
         entry = {"equivariance_error": errors[(name,)]}
         if scores:
-            entry["prediction"] = likelihood(own, estimates=["prediction"]).prediction
+            entry["log_likelihood"] = asdict(likelihood(own))
             entry["vp_score"] = vp_score(*generated_pairs(predictors[(name,)], held_out), seeds=[seed]).mean
         found["operators"][name] = entry | {metric: of(own, held_out) for metric, of in (metrics or {}).items()}
-    if scores:
-        found["reconstruction"] = likelihood(model, estimates=["reconstruction"]).reconstruction
     if getattr(model, "names_k", False):
         found["clustering_accuracy"], _ = clustering_accuracy(model, held_out)
     return found
@@ -125,9 +124,9 @@ def compare(
 
     Returns:
         A row for each model and operator, with the columns "model", "operator", the error ÷ that of no motion for each
-        transformation (NaN for one that moves nothing) and their "mean", with ``scores`` "prediction" and "vp_score",
-        and ``metrics``. References come first, "no motion" and "median frame" as models, and each model's
-        reconstruction as its operator "floor".
+        transformation (NaN for one that moves nothing) and their "mean", with ``scores`` "vp_score" and the likelihoods
+        "sequence", "predictive" and "frame", and ``metrics``. References come first, "no motion" and "median frame" as
+        models, and each model's reconstruction as its operator "floor".
 
     Raises:
         ValueError: for no models, or an unknown operator.
@@ -149,6 +148,9 @@ def compare(
         rows.append(row(name, "floor", measured["references"]["reconstruction_floor"]))
         for operator, entry in measured["operators"].items():
             more = {metric: value for metric, value in entry.items() if metric != "equivariance_error"}
+            if likelihoods := more.pop("log_likelihood", {}):
+                more |= {name: likelihoods[name] for name in ("sequence", "predictive")}
+                more["frame"] = max(likelihoods["frame"].values(), default=math.nan)
             rows.append(row(name, operator, entry["equivariance_error"], **more))
     return pd.DataFrame(rows)
 

@@ -13,9 +13,10 @@ from torch import nn
 
 from poflow_lite.datasets import DATASETS, Sequences, load_sequences
 from poflow_lite.fields import AutogradPotential, DeepUnits, DivergenceFreeField, Force, FreeField, Potential
-from poflow_lite.flows import DiffusionPrior, Flow, StaticPrior
+from poflow_lite.flows import DiffusionPrior, Flow, PushforwardPrior, StaticPrior
 from poflow_lite.io import require_known
 from poflow_lite.models import (
+    MSP,
     VAE,
     FactorVAE,
     FlowFactorizedVAE,
@@ -132,6 +133,11 @@ def _topographic_vae(
     return TopographicVAE(*networks, r.latent, **_shared(r), capsules=capsules, neighbours=neighbours)
 
 
+def _msp(r: Recipe, shape: tuple[int, int, int], transformations: int, *, rows: Size = 8, columns: Size = 16) -> MSP:
+    wider = replace(r, latent=rows * columns)
+    return MSP(*_networks(wider, shape), rows, **_shared(r))
+
+
 def _poflow(
     r: Recipe,
     shape: tuple[int, int, int],
@@ -152,7 +158,11 @@ FIELDS: dict[str, Callable[..., nn.Module]] = {
     "free": FreeField,
     "divergence-free": DivergenceFreeField,
 }
-PRIORS = {"diffusion": DiffusionPrior, "static": StaticPrior}
+PRIORS: dict[str, Callable[[Flow], nn.Module]] = {
+    "diffusion": lambda flow: DiffusionPrior(flow.field.transformations),
+    "static": lambda flow: StaticPrior(flow.field.transformations),
+    "pushforward": PushforwardPrior,
+}
 
 
 def _sizes(r: Recipe, transformations: int) -> dict[str, int]:
@@ -169,11 +179,10 @@ def _flow_parts(
     autoencoding: Weight = 0.05,
     consistency: Weight = 0.0,
     initial: Weight = 0.0,
-    path_kl: Weight = 1.0,
     field: Literal["gradient", "free", "divergence-free"] = "gradient",
     depth: Annotated[int, Field(strict=True, ge=1, le=16)] = 1,
     force: Literal["learned", "none"] = "learned",
-    prior: Literal["diffusion", "static"] = "diffusion",
+    prior: Literal["diffusion", "static", "pushforward"] = "diffusion",
     log_det: Literal["exact", "trace", "hutchinson", "none"] = "exact",
     method: Literal["euler", "midpoint", "rk4"] = "euler",
     substeps: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1,
@@ -187,9 +196,10 @@ def _flow_parts(
         velocity = FIELDS[field](**sizes)
     pushed = force == "learned" and hamilton_jacobi  # f stands in the penalty, and nowhere else
     pull = Force(r.latent, transformations, horizon=r.horizon) if pushed else None
-    parts = *networks, Flow(velocity, method, substeps, log_det), PRIORS[prior](transformations), pull
+    flow = Flow(velocity, method, substeps, log_det)
+    parts = *networks, flow, PRIORS[prior](flow), pull
     weights = {"hamilton_jacobi": hamilton_jacobi, "autoencoding": autoencoding, "consistency": consistency}
-    return parts, weights | {"initial": initial, "path_kl": path_kl, **_shared(r)}
+    return parts, weights | {"initial": initial, **_shared(r)}
 
 
 def _require_fitting(field: str, depth: int, hamilton_jacobi: float) -> None:
@@ -230,12 +240,22 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "topographic-vae": _topographic_vae,
     "poflow": _poflow,
     "flow-factorized": _flow_factorized,
+    "free-flow": _flow_factorized,
     "weakly-supervised": _weakly_supervised,
+    "msp": _msp,
 }
 """Model ↦ builder from (recipe, image_shape, transformations, **options); see :func:`register_model`."""
 
-_OWN_BETA = {"vae": 1.0}
-_PASSED_ON = {_flow_factorized: _flow_parts, _weakly_supervised: _flow_parts}  # where ``**options`` go
+_OWN_DEFAULTS: dict[str, dict[str, Any]] = {
+    "vae": {"beta": 1.0},
+    "free-flow": {"field": "free", "hamilton_jacobi": 0.0, "autoencoding": 0.2, "prior": "pushforward"},
+}
+"""Where a model's settings or options differ from the shared ones, or from those of its builder."""
+
+_PASSED_ON = {
+    _flow_factorized: _flow_parts,
+    _weakly_supervised: _flow_parts,
+}  # where ``**options`` go
 
 
 def register_model(name: str, builder: Callable[..., nn.Module]) -> None:
@@ -257,7 +277,8 @@ def register_model(name: str, builder: Callable[..., nn.Module]) -> None:
 def options_of(model: str) -> dict[str, Any]:
     """The options that only this model has, with their defaults: the keywords of its builder."""
     parameters = [p for function in _builders(model) for p in inspect.signature(function).parameters.values()]
-    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    defaults = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return {name: _OWN_DEFAULTS.get(model, {}).get(name, default) for name, default in defaults.items()}
 
 
 def _builders(model: str) -> list[Callable[..., Any]]:
@@ -296,7 +317,7 @@ def build_model(
             together.
     """
     require_known("model", model, MODELS)
-    options = _checked_options(model, settings.options)
+    options = _checked_options(model, options_of(model) | settings.options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MODELS[model](settings, tuple(image_shape), transformations, **options)
@@ -307,13 +328,13 @@ def build_model(
 _SMOKE = Recipe(steps=12, test_images=32, likelihood_images=2, samples=10)
 _STILLS = {
     "smoke": _SMOKE,
-    "lecture": Recipe(steps=1000, likelihood_images=16),
-    "full": Recipe(steps=10_000),
+    "lecture": Recipe(steps=1000),
+    "full": Recipe(steps=10_000, likelihood_images=200),
 }
 _MNIST = {
     "smoke": _SMOKE,
-    "lecture": Recipe(steps=4000, likelihood_images=16),
-    "full": Recipe(steps=20_000, latent=48, channels=(48, 96), hidden=512),
+    "lecture": Recipe(steps=4000),
+    "full": Recipe(steps=20_000, latent=48, channels=(48, 96), hidden=512, likelihood_images=200),
 }
 
 
@@ -351,9 +372,8 @@ def recipe(data: str, budget: str, model: str = "flow-factorized", **changes: An
     for name in changes:
         require_known(f"setting of {model}", name, [*shared, *options])
     options |= {name: changes.pop(name) for name in list(changes) if name in options}
-    if model in _OWN_BETA:
-        changes = {"beta": _OWN_BETA[model], **changes}
-    return replace(RECIPES.get(data, _STILLS)[budget], **changes, options=_checked_options(model, options))
+    own = {name: value for name, value in _OWN_DEFAULTS.get(model, {}).items() if name in shared}
+    return replace(RECIPES.get(data, _STILLS)[budget], **own | changes, options=_checked_options(model, options))
 
 
 def sequences(data: str, split: str, settings: Recipe) -> Sequences:

@@ -7,6 +7,8 @@ cost one pass each: no automatic differentiation inside the forward pass, hence 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,53 @@ def log_2cosh(h: Tensor) -> Tensor:
 def _mixed(y: Tensor, x: Tensor, matrices: Tensor) -> Tensor:
     """Σ_k y_k x_k M_k for y (B, K), x (B, K or 1, n), M (K, n, p), as one matrix product: (B, p)."""
     return (y[..., None] * x).flatten(1) @ matrices.flatten(0, 1)
+
+
+class _EulerPath(torch.autograd.Function):
+    """z_{i+1} = z_i + h_i (g ⊙ [tanh(W z_i + b_i), z_i, …, z_i] O + c_i) with its adjoint written down.
+
+    Going back, λ_i = λ_{i+1} + ∂L/∂z_i + (∂v/∂z)ᵀ h_i λ_{i+1}. What belongs to the weights is added up over all steps
+    by one matrix product each, at the end, where automatic differentiation makes one a step.
+
+    Shapes: z (B, d), W (Km, d), O (Km+Kd, d), g (B, Km+Kd), b (n, Km), c (n, B, d), n numbers h; the path (B, n+1, d).
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        z: Tensor, inner: Tensor, outer: Tensor, gate: Tensor, hidden: Tensor, drift: Tensor, h: Sequence[float]
+    ) -> Tensor:
+        path, copies, weight = [z], (len(outer) - len(inner)) // z.shape[1], inner.T
+        for b, c, size in zip(hidden.unbind(), drift.unbind(), h, strict=True):
+            units = torch.cat([torch.tanh(torch.addmm(b, z, weight))] + [z] * copies, 1)
+            z = torch.add(z, torch.addmm(c, gate * units, outer), alpha=size)
+            path.append(z)
+        return torch.stack(path, 1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        *tensors, _, ctx.h = inputs[1:]
+        ctx.save_for_backward(output, *tensors)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        path, inner, outer, gate, hidden = ctx.saved_tensors
+        points, sizes = path[:, :-1].transpose(0, 1), (len(inner), len(outer) - len(inner))  # (n, B, d)
+        copies = sizes[1] // path.shape[2]
+        turned = torch.tanh(points @ inner.T + hidden[:, None])
+        bend, back = 1 - turned.square(), torch.cat([inner] + [torch.eye(path.shape[2]).to(inner)] * copies)
+        bend = gate * torch.cat([bend, torch.ones_like(gate[:, sizes[0] :]).expand(len(bend), -1, -1)], 2)
+        costate, pushes, bends, onto = slope[:, -1], [], [], outer.T
+        for own, further, h in zip(bend.unbind()[::-1], slope.unbind(1)[-2::-1], ctx.h[::-1], strict=True):
+            pushes.append(h * costate)
+            bends.append(own * (pushes[-1] @ onto))
+            costate = torch.addmm(costate + further, bends[-1], back)
+        push, bent = torch.stack(pushes[::-1]), torch.stack(bends[::-1]).split(sizes, 2)[0]  # ∂L/∂v, ∂L/∂h of each step
+        units = torch.cat([turned] + [points] * copies, 2)
+        to_gate = (units * (push @ onto)).sum(0) if ctx.needs_input_grad[3] else None
+        to_outer = (gate * units).flatten(0, 1).T @ push.flatten(0, 1)
+        return costate, bent.flatten(0, 1).T @ points.flatten(0, 1), to_outer, to_gate, bent.sum(1), push, None
 
 
 class HiddenUnits(nn.Module):
@@ -75,6 +124,18 @@ class HiddenUnits(nn.Module):
         affine = torch.cat([self._matrix(), self.linear], -1).mT  # (K, d+f, d)
         pushed = _mixed(y, torch.tanh(self._hidden(z, phi)), self._directions())
         return pushed + _mixed(y, torch.cat([z, phi], -1)[:, None], affine)
+
+    def euler_path(self, z: Tensor, t: Tensor, y: Tensor, h: Sequence[float]) -> Tensor:
+        """The points (B, n+1, d) of n Euler steps z_{i+1} = z_i + h_i v(z_i, t_i) from z, for t (n,) and n numbers h.
+
+        The same as adding up :meth:`velocity`, and several times cheaper: see :class:`_EulerPath`.
+        """
+        phi, sizes = self._phi(t), self.inner.shape[1:]
+        gate = torch.cat([y[..., None].expand(-1, -1, size).flatten(1) for size in sizes], 1)
+        outer = torch.cat([self._directions().flatten(0, 1), self._matrix().mT.flatten(0, 1)])
+        hidden = phi @ self.inner_time.flatten(0, 1).T
+        drift = phi @ (y @ self.linear.mT.flatten(1)).unflatten(1, (phi.shape[1], -1))
+        return _EulerPath.apply(z, self.inner.flatten(0, 1), outer, gate, hidden, drift.transpose(0, 1), h)
 
     def jacobian(self, z: Tensor, t: Tensor | float, y: Tensor) -> Tensor:
         """∂v/∂z = Σ_j (1 - tanh² h_j) r_j w_jᵀ + M: (B, d, d)."""

@@ -7,7 +7,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def mixing_weights(k: Tensor, transformations: int) -> Tensor:
@@ -34,12 +33,15 @@ def mixing_weights(k: Tensor, transformations: int) -> Tensor:
             f"k must be (B,) integers or (B, {transformations}) floating-point weights, "
             f"got {tuple(k.shape)} of {k.dtype}"
         )
-    if k.numel() and (k.min() < 0 or k.max() >= transformations):
-        raise ValueError(
-            f"k must lie in 0..{transformations - 1} for {transformations} transformations, "
-            f"got values from {int(k.min())} to {int(k.max())}"
-        )
-    return F.one_hot(k.long(), transformations).to(torch.get_default_dtype())
+    if k.numel() and k.device.type == "cpu":  # a GPU would have to wait until values are read back
+        low, high = (int(value) for value in k.aminmax())
+        if low < 0 or high >= transformations:
+            raise ValueError(
+                f"k must lie in 0..{transformations - 1} for {transformations} transformations, "
+                f"got values from {low} to {high}"
+            )
+    y = torch.zeros(len(k), transformations, device=k.device)
+    return y.scatter_(1, k[:, None].long(), 1.0)  # F.one_hot looks at the values again
 
 
 def time_features(t: Tensor, horizon: float, frequencies: int, order: int = 0) -> Tensor:

@@ -10,7 +10,7 @@ from poflow_lite.flows.flow import (
     Trajectory,
     log_det_identity_plus,
 )
-from poflow_lite.flows.priors import DiffusionPrior, StaticPrior
+from poflow_lite.flows.priors import DiffusionPrior, PushforwardPrior, StaticPrior
 
 __all__ = [
     "LOG_DETS",
@@ -19,6 +19,7 @@ __all__ = [
     "Flow",
     "LatentOperator",
     "NotInvertible",
+    "PushforwardPrior",
     "RungeKutta",
     "StaticPrior",
     "Trajectory",

@@ -17,37 +17,45 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poflow_lite.fields import Field, Force, mixing_weights
+from poflow_lite.fields import Field, Force, mixing_weights, times_of
 from poflow_lite.objectives import hamilton_jacobi_residual
 
 
-@dataclass
 class Trajectory:
     """Latents carried along a clock of n + 1 times.
 
     Attributes:
         z: (B, n+1, d), positions, ``z[:, 0]`` the start.
-        log_det: (B, n), log |det ∂z_{i+1}/∂z_i| of each step, nats.
         velocity: (B, n, d), latent units per frame, where each step starts; of a step back, minus that where it ends.
         weights: y (B, K), what moved them; as it was given, where no one asked.
         times: (n+1,), frames.
+
+    Args:
+        log_det: (B, n), or a function that finds it: determinants are dear, and worked out only where they are read.
     """
 
-    z: Tensor
-    log_det: Tensor
-    velocity: Tensor
-    weights: Tensor
-    times: Tensor
+    def __init__(
+        self, z: Tensor, log_det: Tensor | Callable[[], Tensor], velocity: Tensor, weights: Tensor, times: Tensor
+    ):
+        self.z, self.velocity, self.weights, self.times = z, velocity, weights, times
+        self._log_det = log_det
+
+    @property
+    def log_det(self) -> Tensor:
+        """log |det ∂z_{i+1}/∂z_i| of each step, nats: (B, n)."""
+        if not isinstance(self._log_det, Tensor):
+            self._log_det = self._log_det()
+        return self._log_det
 
     def log_density(self, start: Tensor) -> Tensor:
         """log q_t(z_t) = log q_0(z_0) - Σ_{s<t} log |det ∂z_{s+1}/∂z_s|, from ``start`` = log q_0(z_0): (B, n+1)."""
-        if start.shape != self.log_det.shape[:1]:  # or it would broadcast to (B, B, n+1)
-            raise ValueError(f"start must be ({len(self.log_det)},), a number for each path, got {tuple(start.shape)}")
+        if start.shape != self.z.shape[:1]:  # or it would broadcast to (B, B, n+1)
+            raise ValueError(f"start must be ({len(self.z)},), a number for each path, got {tuple(start.shape)}")
         return start[:, None] - F.pad(self.log_det.cumsum(1), (1, 0))
 
     def step_starts(self) -> tuple[Tensor, Tensor, Tensor]:
         """Where and when each step starts, in one batch: z (B n, d), t (B n,) and y (B n, K)."""
-        batch, steps = self.log_det.shape
+        batch, steps = self.velocity.shape[:2]
         t = self.times[:-1].to(self.z).repeat(batch)
         return self.z[:, :-1].flatten(0, 1), t, self.weights.repeat_interleave(steps, 0)
 
@@ -109,6 +117,15 @@ METHODS: dict[str, RungeKutta] = {
     "midpoint": RungeKutta((0.0, 0.5), ((), (0.5,)), (0.0, 1.0), 2),
     "rk4": RungeKutta((0.0, 0.5, 0.5, 1.0), ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6), 4),
 }
+
+
+class _Passage(NamedTuple):
+    """S substeps in a row: sizes h (S,), also as numbers, times of their stages t (S, R), weights y (B, K)."""
+
+    sizes: list[float]
+    h: Tensor
+    t: Tensor
+    y: Tensor
 
 
 class _Stages(NamedTuple):
@@ -213,7 +230,7 @@ class Flow(nn.Module):
 
     def step(self, z: Tensor, t: float, y: Tensor, size: float = 1.0) -> Tensor:
         """z_{t+size} from z_t = z: (B, d)."""
-        return self._cross(z, t, y, size)[0]
+        return self.rollout(z, y, (t, t + size)).z[:, 1]
 
     def rollout(
         self, z: Tensor, y: Tensor, times: Sequence[float], generator: torch.Generator | None = None
@@ -240,26 +257,18 @@ class Flow(nn.Module):
         if not z.is_floating_point():
             raise ValueError(f"z must be floating-point, got {tuple(z.shape)} of {z.dtype}")
         y = mixing_weights(y, self.field.transformations).to(z)
-        positions, stages, slopes = [z], [], []
-        for t, later in steps:
-            if backwards:
-                positions.append(self._uncross(positions[-1], later, y, t - later))
-                _, passed, slope = self._cross(positions[-1], later, y, t - later)
-                slope = -slope
-            else:
-                end, passed, slope = self._cross(positions[-1], t, y, later - t)
-                positions.append(end)
-            stages.append(passed)
-            slopes.append(slope)
-        z, t, _, h = (
-            torch.cat(parts, axis) for parts, axis in zip(zip(*stages, strict=True), (1, 0, 0, 0), strict=True)
-        )
-        log_det = self._log_det(self.field, _Stages(z, t, y, h), self.method, generator)
-        log_det = log_det.unflatten(1, (len(steps), -1)).sum(2)
-        whole = torch.stack(positions, 1)
-        return Trajectory(
-            whole, -log_det if backwards else log_det, torch.stack(slopes, 1), y, torch.tensor(clock, dtype=z.dtype)
-        )
+        times_of(self.field, z, 0.0, y)  # all shapes, checked once
+        passage = self._passage([(later, t) if backwards else (t, later) for t, later in steps], z, y)
+        follow = self._follow_back if backwards else self._follow
+        positions, velocity, points = follow(z, passage)
+
+        def log_det() -> Tensor:
+            stages = _Stages(points.unflatten(1, passage.t.shape), passage.t, y, passage.h)
+            found = self._log_det(self.field, stages, self.method, generator).unflatten(1, (len(steps), -1)).sum(2)
+            return -found if backwards else found
+
+        clock = torch.tensor(clock, dtype=z.dtype)
+        return Trajectory(positions, log_det, velocity, y, clock)
 
     def residuals(self, trajectory: Trajectory, force: Force | None = None) -> Tensor:
         """R = ∂_t u + ½‖∇u‖² - f where each step starts, for a field with a potential and a rising clock: (B, n)."""
@@ -268,7 +277,7 @@ class Flow(nn.Module):
         push = force(*points) if force is not None else 0.0
         rate = self.field.time_derivative(*points)
         residuals = hamilton_jacobi_residual(rate, trajectory.velocity.flatten(0, 1), push)
-        return residuals.unflatten(0, trajectory.log_det.shape)
+        return residuals.unflatten(0, trajectory.velocity.shape[:2])
 
     def smallest_eigenvalue(self, trajectory: Trajectory) -> Tensor:
         """Smallest eigenvalue of the symmetric part of each step's Jacobian, least of its substeps: (B, n).
@@ -277,85 +286,113 @@ class Flow(nn.Module):
         convex region are sent to the same place; where it reaches 0, a gradient step folds space onto itself.
         """
         _require_rising(trajectory)
-        lowest = []
-        for i, (t, later) in enumerate(itertools.pairwise(trajectory.times.tolist())):
-            stages = self._cross(trajectory.z[:, i], t, trajectory.weights, later - t)[1]
+        z, y = trajectory.z, trajectory.weights
+        passage, lowest = self._passage(list(itertools.pairwise(trajectory.times.tolist())), z, y), []
+        for step in range(z.shape[1] - 1):
+            points = torch.stack(self._cross(z[:, step], passage, step)[1], 1)
+            own = slice(step * self.substeps, (step + 1) * self.substeps)
+            stages = _Stages(points.unflatten(1, (self.substeps, -1)), passage.t[own], y, passage.h[own])
             jacobians = _step_jacobians(self.field, stages, self.method)
             lowest.append(1 + torch.linalg.eigvalsh(0.5 * (jacobians + jacobians.mT))[..., 0].amin(1))
         return torch.stack(lowest, 1)
 
-    def _cross(self, z: Tensor, t: float, y: Tensor, size: float) -> tuple[Tensor, _Stages, Tensor]:
-        """One step of the clock: where it ends, the stages passed, and the velocity at its start."""
-        h = size / self.substeps
-        t = self._clamped(t, size)
-        points, times, first = [], [], None
-        for i in range(self.substeps):
-            z, where, when, slope = self._substep(z, t + i * h, y, h)
-            points.append(where)
-            times.append(when)
+    def _passage(self, steps: Sequence[tuple[float, float]], z: Tensor, y: Tensor) -> _Passage:
+        """What crossing the given (t, later) takes, for particles like z moved by y."""
+        sizes, times = [], []
+        for t, later in steps:
+            h = (later - t) / self.substeps
+            begin = min(t, self.field.horizon - min(later - t, 1.0))  # never later than the last that was trained
+            sizes += [h] * self.substeps
+            times += [[begin + i * h + node * h for node in self.method.nodes] for i in range(self.substeps)]
+        return _Passage(sizes, z.new_tensor(sizes), z.new_tensor(times), y)
+
+    def _follow(self, z: Tensor, passage: _Passage) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions (B, n+1, d), velocities (B, n, d) and the points of all stages (B, S R, d) from z on."""
+        if self.method is METHODS["euler"] and hasattr(self.field, "euler_path"):
+            path = self.field.euler_path(z, passage.t[:, 0], passage.y, passage.sizes)
+            velocity = path.diff(dim=1) / passage.h[:, None]
+            return path[:, :: self.substeps], velocity[:, :: self.substeps], path[:, :-1]
+        positions, slopes, points = [z], [], []
+        for step in range(len(passage.sizes) // self.substeps):
+            end, passed, slope = self._cross(positions[-1], passage, step)
+            positions.append(end)
+            slopes.append(slope)
+            points += passed
+        return tuple(torch.stack(parts, 1) for parts in (positions, slopes, points))
+
+    def _cross(self, z: Tensor, passage: _Passage, step: int) -> tuple[Tensor, list[Tensor], Tensor]:
+        """One step of the clock: where it ends, the points of all its stages, and the velocity at its start."""
+        points, first = [], None
+        for substep in range(step * self.substeps, (step + 1) * self.substeps):
+            z, where, slope = self._substep(z, passage, substep)
+            points += where
             first = slope if first is None else first
-        stages = _Stages(torch.stack(points, 1), z.new_tensor(times), y, z.new_full((self.substeps,), h))
-        return z, stages, first
+        return z, points, first
 
-    def _clamped(self, t: float, size: float) -> float:
-        """Where the clock of the field stands for a step from t: never later than the last that was trained."""
-        return min(t, self.field.horizon - min(size, 1.0))
-
-    def _substep(self, z: Tensor, t: float, y: Tensor, h: float) -> tuple[Tensor, Tensor, list[float], Tensor]:
-        """One Runge-Kutta step: where it ends, the points (B, R, d) and times of its stages, its first slope."""
-        slopes, points, times = [], [], [t + node * h for node in self.method.nodes]
-        for time, row in zip(times, self.method.matrix, strict=True):
+    def _substep(self, z: Tensor, passage: _Passage, substep: int) -> tuple[Tensor, list[Tensor], Tensor]:
+        """One Runge-Kutta step: where it ends, the points (B, d) of its stages, its first slope."""
+        slopes, points, h = [], [], passage.sizes[substep]
+        for t, row in zip(passage.t[substep], self.method.matrix, strict=True):
             before = _weighted(row, slopes)
             points.append(z if before is None else torch.add(z, before, alpha=h))
-            slopes.append(self.field.velocity(points[-1], time, y))
-        end = torch.add(z, _weighted(self.method.weights, slopes), alpha=h)
-        return end, torch.stack(points, 1), times, slopes[0]
+            slopes.append(self.field.velocity(points[-1], t, passage.y))
+        return torch.add(z, _weighted(self.method.weights, slopes), alpha=h), points, slopes[0]
 
     # --- backwards ---------------------------------------------------------------------------------------------------
 
+    def _follow_back(self, z: Tensor, passage: _Passage) -> tuple[Tensor, Tensor, Tensor]:
+        """:meth:`_follow` to where z came from: the way there crosses the passage's steps, the way back is theirs."""
+        positions, slopes, points = [z], [], []
+        for step in range(len(passage.sizes) // self.substeps):
+            positions.append(self._uncross(positions[-1], passage, step))
+            _, passed, slope = self._cross(positions[-1], passage, step)
+            slopes.append(-slope)
+            points += passed
+        return tuple(torch.stack(parts, 1) for parts in (positions, slopes, points))
+
     @torch.no_grad()
-    def _uncross(self, z: Tensor, t: float, y: Tensor, size: float) -> Tensor:
-        """The point at t from which one step of the clock ends in z."""
+    def _uncross(self, z: Tensor, passage: _Passage, step: int) -> Tensor:
+        """The point from which one step of the clock ends in z."""
         if not z.isfinite().all():
             raise ValueError("z holds NaN or infinite coordinates, which no particle can have come to")
-        h, t = size / self.substeps, self._clamped(t, size)
-        for i in reversed(range(self.substeps)):
-            z = self._undo(z, t + i * h, y, h)
+        for substep in reversed(range(step * self.substeps, (step + 1) * self.substeps)):
+            z = self._undo(z, passage, substep)
         return z
 
-    def _undo(self, target: Tensor, t: float, y: Tensor, h: float, iterations: int = 50) -> Tensor:
-        """The pre-image of ``target`` under the substep that begins at time t, to about ¾ of the dtype's digits."""
+    def _undo(self, target: Tensor, passage: _Passage, substep: int, iterations: int = 50) -> Tensor:
+        """The pre-image of ``target`` under a substep, to about ¾ of the dtype's digits."""
         tolerance = torch.finfo(target.dtype).eps ** 0.75 * (1 + target.norm(dim=1))
-        z = target - h * self.field.velocity(target, t, y)  # right to first order
+        own = slice(substep, substep + 1)
+        z = target - passage.h[own] * self.field.velocity(target, passage.t[substep, 0], passage.y)  # to first order
         identity = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
         for _ in range(iterations):
-            end, points, times, _ = self._substep(z, t, y, h)
+            end, points, _ = self._substep(z, passage, substep)
             error = (end - target).norm(dim=1)
-            stages = _Stages(points[:, None], z.new_tensor([times]), y, z.new_tensor([h]))
+            stages = _Stages(torch.stack(points, 1)[:, None], passage.t[own], passage.y, passage.h[own])
             jacobian = identity + _step_jacobians(self.field, stages, self.method)[:, 0]
             if (error <= tolerance).all():
                 break
             direction = torch.linalg.solve_ex(jacobian, (end - target)[..., None])[0][..., 0]
-            z = self._backtrack(z, direction, target, t, y, h, error)
+            z = self._backtrack(z, direction, target, passage, substep, error)
         lowest = 0.5 * torch.linalg.eigvalsh(jacobian + jacobian.mT)[:, 0]
         symmetric = (jacobian - jacobian.mT).abs().amax((1, 2)) <= tolerance
         bad = ~(error <= tolerance) | (torch.linalg.det(jacobian) <= 0) | (symmetric & (lowest <= 0))
         if bad.any():
             raise NotInvertible(
-                f"the step at t = {t:g} cannot be undone at {int(bad.sum())} of {len(z)} points: it folds space there "
-                f"(smallest eigenvalue of its Jacobian {lowest.min():.2g}, it must be positive). Use more substeps, or "
-                "a flow trained with a larger Hamilton-Jacobi weight"
+                f"the step at t = {passage.t[substep, 0]:g} cannot be undone at {int(bad.sum())} of {len(z)} points: "
+                f"it folds space there (smallest eigenvalue of its Jacobian {lowest.min():.2g}, it must be positive). "
+                "Use more substeps, or a flow trained with a larger Hamilton-Jacobi weight"
             )
         return z
 
     def _backtrack(
-        self, z: Tensor, direction: Tensor, target: Tensor, t: float, y: Tensor, h: float, error: Tensor
+        self, z: Tensor, direction: Tensor, target: Tensor, passage: _Passage, substep: int, error: Tensor
     ) -> Tensor:
         """z minus the longest of the steps 1, ½, ¼, … along ``direction`` that brings each point closer."""
         best, pending = z, torch.ones_like(error, dtype=torch.bool)
         for halvings in range(12):
             trial = z - direction / 2**halvings
-            closer = pending & ((self._substep(trial, t, y, h)[0] - target).norm(dim=1) < error)
+            closer = pending & ((self._substep(trial, passage, substep)[0] - target).norm(dim=1) < error)
             best = torch.where(closer[:, None], trial, best)
             pending = pending & ~closer
             if not pending.any():

@@ -1,12 +1,20 @@
-"""Priors p_t(z | k) that evolve: the diffusing one, and the one that stays."""
+"""Priors p_t(z | k) that evolve: the diffusing one, the one that stays, and the one that the flow carries.
+
+They are two readings of the model. Under the first two, each frame has a latent of its own, and k enters p only by D_k.
+Under the third all frames share z_0, and k decides what is seen.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from poflow_lite.flows.flow import Flow, Trajectory
+from poflow_lite.objectives import diagonal_normal
 
 
 class DiffusionPrior(nn.Module):
@@ -46,6 +54,16 @@ class DiffusionPrior(nn.Module):
         variance = self.variance(t, y)
         return -0.5 * (z.square().sum(-1) / variance + z.shape[-1] * torch.log(2 * math.pi * variance))
 
+    def path_kl(self, trajectory: Trajectory, log_q0: Callable[[], Tensor]) -> Tensor:
+        """Σ_{t≥1} log q_t(z_t) - log p_t(z_t | k), one sample of the KL terms after t = 0, nats: (B,).
+
+        Both densities are taken at the same z_t; ``log_q0`` gives log q_0(z_0), (B,).
+        """
+        z = trajectory.z
+        times = trajectory.times[1:].to(z).expand(len(z), -1)
+        log_p = self.log_prob(z[:, 1:], times, trajectory.weights)
+        return (trajectory.log_density(log_q0())[:, 1:] - log_p).sum(1)
+
     def potential(self, z: Tensor, t: Tensor | float, y: Tensor) -> Tensor:
         """ψ(z, t) = -D log p_t(z | y): (B,), for z (B, d)."""
         return -self._spread(y) * self.log_prob(z, t, y)
@@ -81,3 +99,46 @@ class StaticPrior(DiffusionPrior):
     def diffusion(self) -> Tensor:
         """D_k = 0, (K,)."""
         return self.zero
+
+
+class PushforwardPrior(nn.Module):
+    """The prior that the flow carries: z_0 ~ N(0, I) and z_t = φ_t^k(z_0), so that all frames share one z_0.
+
+    log p_t(z_t | k) = log N(z_0; 0, I) - Σ_{s<t} log |det ∂z_{s+1}/∂z_s|. Posterior and prior are pushed by the same
+    map, and KL(q_t ‖ p_t) = KL(q_0 ‖ p_0): the bound on log p(x_{0:T} | k) needs no determinant.
+
+    Args:
+        flow: φ; the model's own, which keeps its parameters.
+    """
+
+    def __init__(self, flow: Flow):
+        super().__init__()
+        self.transformations = flow.field.transformations
+        object.__setattr__(self, "flow", flow)  # not as a submodule, or its parameters would be there twice
+
+    def log_prob(self, z: Tensor, t: Tensor | float, y: Tensor) -> Tensor:
+        """log p_t(z | y), nats, by following z back: z (B, d) with t a number or (B,), or (B, n, d) with t (B, n).
+
+        Raises:
+            NotInvertible: where the flow cannot be followed back.
+        """
+        points, y = z.flatten(0, -2), y if z.ndim == 2 else y.repeat_interleave(z.shape[1], 0)
+        t = torch.as_tensor(t, dtype=z.dtype, device=z.device).expand(z.shape[:-1]).flatten()
+        log_p = self._log_start(points)
+        for time in t[t > 0].unique().tolist():
+            own = t == time
+            back = self.flow.rollout(points[own], y[own], (time, *range(math.ceil(time) - 1, -1, -1)))
+            log_p[own] = self._log_start(back.z[:, -1]) + back.log_det.sum(1)
+        return log_p.unflatten(0, z.shape[:-1])
+
+    @staticmethod
+    def _log_start(z: Tensor) -> Tensor:
+        return diagonal_normal(torch.zeros_like(z), torch.ones_like(z)).log_prob(z)
+
+    def variance(self, t: Tensor, y: Tensor) -> Tensor:
+        """1, (B,), of the N(0, I) to which a code of frame t by itself is held: p_t has no closed form."""
+        return torch.ones_like(y[:, 0])
+
+    def path_kl(self, trajectory: Trajectory, log_q0: Callable[[], Tensor]) -> Tensor:
+        """0, (B,): one z_0 stands for all frames, and its KL is counted at t = 0."""
+        return torch.zeros_like(trajectory.weights[:, 0])

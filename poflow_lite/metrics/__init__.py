@@ -15,7 +15,7 @@ from poflow_lite.metrics.assignment import (
 )
 from poflow_lite.metrics.brackets import OrderGaps, bracket_shares, lie_bracket, order_gaps
 from poflow_lite.metrics.disentanglement import DCI, dci, mutual_information, mutual_information_gap, unit_alignment
-from poflow_lite.metrics.likelihood import AboveCeiling, LogLikelihood, log_likelihood
+from poflow_lite.metrics.likelihood import AboveCeiling, LogLikelihood, log_evidence, log_likelihood
 from poflow_lite.metrics.predictability import VPScore, generated_pairs, vp_score
 from poflow_lite.metrics.prediction import (
     MedianFrame,
@@ -49,6 +49,7 @@ __all__ = [
     "infer_all",
     "l1",
     "lie_bracket",
+    "log_evidence",
     "log_likelihood",
     "match_transformations",
     "mutual_information",

@@ -25,6 +25,7 @@ A penalty on the residual of a potential makes no sense without one, so the thre
 """
 
 Cell = Mapping[str, Any]
+LIKELIHOODS = ("sequence", "frame by x_0", "frame by x_t")
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,19 @@ def figures(cell: Cell) -> dict[str, float | None]:
     return {
         **ratios,
         "error": mean(ratios.values()),
-        **{name: cell[name] for name in ("prediction", "reconstruction")},
+        **likelihoods(cell),
         "ot_gap": mean(gaps.values()) if known else None,
         "straightness": mean(straight.values()),
         "pairing": mean(gap * straight[k] for k, gap in gaps.items()) if known else None,
         **{name: cell[name] for name in ("smallest_eigenvalue", "milliseconds")},
     }
+
+
+def likelihoods(cell: Cell) -> dict[str, float | None]:
+    """The estimates of a cell in nats a frame by name, ``None`` for those that it does not have."""
+    found = cell["log_likelihood"] or {"frame": {}}
+    by_frame = {f"frame by {proposal}": found["frame"].get(proposal) for proposal in ("x_0", "x_t")}
+    return {"sequence": found.get("sequence"), **by_frame}
 
 
 def summarise(result: Mapping[str, Any]) -> list[Line]:
@@ -124,7 +132,7 @@ def _errors(result: Mapping[str, Any]) -> list[str]:
 
 
 def _differences(pairs: Sequence[tuple[Cell, Cell]], relative: Sequence[str]) -> dict[str, Difference]:
-    compared, found = [*relative, "prediction", "reconstruction", "ot_gap", "straightness", "pairing"], {}
+    compared, found = [*relative, *LIKELIHOODS, "ot_gap", "straightness", "pairing"], {}
     for name in compared if pairs else ():
         values = [(own[name], other[name]) for own, other in pairs]
         if name == "error":  # the mean of relative changes, not the change of the mean
@@ -138,7 +146,7 @@ def _differences(pairs: Sequence[tuple[Cell, Cell]], relative: Sequence[str]) ->
 
 # --- the table ----------------------------------------------------------------------------------------------------
 
-FORMS = {"prediction": ".1f", "reconstruction": ".1f", "ot_gap": ".2f", "smallest_eigenvalue": ".2f"}
+FORMS = dict.fromkeys(LIKELIHOODS, ".1f") | {"ot_gap": ".2f", "smallest_eigenvalue": ".2f"}
 FORMS |= {"milliseconds": ".0f"}  # all others have three digits
 
 
@@ -187,7 +195,8 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     said = [
         f"{_title(result)}, {first['device']}{'; mean ± standard deviation' * (len(seeds) > 1)}.",
         "÷ no motion: error in L1 pixel intensities summed over frames, over that of x_0 for every t; mean error: over "
-        "k. Prediction, reconstruction: nats per frame under N(x̂, I), with the exact density of the flow. OT gap: "
+        "k. Sequence: log p(x_0…x_T | k) ÷ (T + 1), all frames sharing z_0. Frame: log p(x_t | k) with the exact "
+        "density of the flow, by proposals carried from x_0 or coded from x_t. All in nats under N(x̂, I). OT gap: "
         "kinetic energy ÷ W₂² of the clouds of posterior means at t = 0 and T, for each k pairing ÷ straightness. "
         "Straightness: 1 for straight paths at constant speed. Pairing: E‖z_T - z_0‖² ÷ W₂², 1 if an optimal plan "
         "pairs starts and ends as the flow does, as it does more easily for few points in many dimensions. Smallest "
@@ -195,7 +204,7 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         "Milliseconds a step hold whatever else the machine did.",
         f"In brackets: the difference from the standard model{own}. {rule}",
     ]
-    if any(cell["prediction"] is None or cell["reconstruction"] is None for cell in result["cells"]):
+    if any(cell["log_likelihood"] is None for cell in result["cells"]):
         said.append("An empty likelihood exceeded its ceiling: the flow folds, and its density is not exact.")
     standard = next((line.cells[0]["settings"] for line in lines if line.group == STANDARD), {})
     return [*said, f"Standard: {', '.join(f'{k} {v}' for k, v in standard.items() if k != 'test_images')}."]
@@ -215,7 +224,7 @@ def figure(result: Mapping[str, Any]) -> Figure:
 
 
 def ablation_dots(lines: Sequence[Line], title: str = "") -> Figure:
-    """A line for each variant: error ÷ its reference for each k, prediction less its reference, OT gap.
+    """A line for each variant: error ÷ its reference for each k, frame likelihood less its reference, OT gap.
 
     Args:
         lines: of :func:`summarise`; those of several results may be joined.
@@ -226,14 +235,14 @@ def ablation_dots(lines: Sequence[Line], title: str = "") -> Figure:
     for place, line in enumerate(lines):
         for i, k in enumerate(names):
             _dot(axes[0], line.differences.get(k), place + 0.26 * (i - (len(names) - 1) / 2), i, offset=1.0)
-        _dot(axes[1], line.differences.get("prediction"), place, len(names))
+        _dot(axes[1], line.differences.get("frame by x_0"), place, len(names))
         if None not in (gaps := [figures(cell)["ot_gap"] for cell in line.cells]):
             gap = paired_difference(gaps, [0.0] * len(gaps))
             marked = "ot_gap" in line.differences and line.differences["ot_gap"].marked
             _dot(axes[2], replace(gap, marked=marked), place, len(names) + 1)
             if line.group == STANDARD:
                 axes[2].axvline(gap.mean, color="0.4", linewidth=0.8, linestyle="--")
-    captions = ("error ÷ error of the reference", "prediction less that of\nthe reference (nats per frame)", "OT gap")
+    captions = ("error ÷ error of the reference", "frame by x_0 less that of\nthe reference (nats)", "OT gap")
     for axis, caption in zip(axes, captions, strict=True):
         axis.set_xlabel(caption)
         axis.grid(axis="y", linewidth=0.3, alpha=0.5)

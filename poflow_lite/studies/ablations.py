@@ -41,7 +41,7 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
     "hamilton-jacobi": {f"λ_HJ = {weight:g}": {"hamilton_jacobi": weight} for weight in (0.0, 1.0, 100.0)},
     "force": {"no force": {"force": "none"}},
     "initial": {f"λ_0 = {weight:g}": {"initial": weight} for weight in (1.0, 10.0)},
-    "prior": {"static N(0, I)": {"prior": "static"}, "no path KL": {"path_kl": 0.0}},
+    "prior": {"static N(0, I)": {"prior": "static"}, "no path KL": {"prior": "pushforward"}},
     "log_det": {"trace": {"log_det": "trace"}, "none": {"log_det": "none"}},
     "field": {
         "gradient": {"hamilton_jacobi": 0.0},
@@ -210,7 +210,7 @@ def measure_flow(
     Returns:
         By k: "equivariance_error", "no_motion", "reconstruction_floor", "ratio_to_no_motion", and of the paths of
         posterior means "ot_gap" (``None`` where no particle moves, or their cloud does not) and "straightness". For all
-        k: "prediction" and "reconstruction", nats a frame, ``None`` above their ceiling, as those of a flow that folds
+        k: "log_likelihood" (:class:`metrics.LogLikelihood`), ``None`` above its ceiling, as that of a flow that folds
         can be; "smallest_eigenvalue" of the symmetric part of I + ∂v/∂z along the paths.
     """
     predictors = {"equivariance_error": partial(predict, model), "no_motion": persistence}
@@ -219,12 +219,10 @@ def measure_flow(
     found: dict[str, Any] = equivariance_errors(predictors, held_out, device=device)
     ratios = {k: error / found["no_motion"][k] for k, error in found["equivariance_error"].items()}
     found |= {"ratio_to_no_motion": ratios, "ot_gap": {}, "straightness": {}}
-    for name in ("prediction", "reconstruction"):
-        try:
-            estimates = log_likelihood(model, held_out, images=images, samples=samples, estimates=[name])
-            found[name] = getattr(estimates, name)
-        except AboveCeiling:  # a fold has two pre-images, and the density counts one
-            found[name] = None
+    try:
+        found["log_likelihood"] = asdict(log_likelihood(model, held_out, images=images, samples=samples))
+    except AboveCeiling:  # a fold has two pre-images, and the density counts one
+        found["log_likelihood"] = None
     starts: dict[int, list[torch.Tensor]] = {}
     for k, batch in every_sequence(held_out.first(particles), seed=seed):
         starts.setdefault(k, []).append(model.encode(batch.frames[:, 0].to(device)).mean)

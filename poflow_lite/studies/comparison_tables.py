@@ -15,7 +15,7 @@ from poflow_lite.studies.study import mean_and_spread
 
 Result = Mapping[str, Any]
 
-FORMS = {"prediction": ".1f", "vp_score": ".2f", "reconstruction": ".1f", "cost": ".2f"}
+FORMS = {"sequence": ".1f", "frame": ".1f", "vp_score": ".2f", "cost": ".2f"}
 """What is measured besides the errors, and how it is printed."""
 
 
@@ -23,8 +23,9 @@ def rows(result: Result) -> pd.DataFrame:
     """What was measured, unrounded: a row for every run and operator, and "floor" for its reconstruction.
 
     Columns: "model", with the varied settings if there are any, "seed", "operator", the error of each transformation,
-    "prediction" and "vp_score" of the operator; "reconstruction", "clustering_accuracy" and "cost", time of a step ÷
-    that of the plain VAE, or of the cheapest model, belong to the model and stand in the row of its floor.
+    the log-likelihoods "sequence" and "frame" (the tighter of its estimates) and "vp_score" of the operator;
+    "clustering_accuracy" and "cost", time of a step ÷ that of the plain VAE, or of the cheapest model, belong to the
+    model and stand in the row of its floor.
 
     Raises:
         ValueError: if no cell is done.
@@ -34,10 +35,13 @@ def rows(result: Result) -> pd.DataFrame:
     for cell in _runs(result):
         label = [cell["model"], *(f"{name} = {cell['settings'][name]}" for name in result["settings"]["vary"] or ())]
         floor = {"equivariance_error": cell["references"]["reconstruction_floor"]}
-        floor |= {name: cell.get(name) for name in ("reconstruction", "clustering_accuracy")}
+        floor["clustering_accuracy"] = cell.get("clustering_accuracy")
         floor["cost"] = costs[cell["model"]] / unit if cell["model"] in costs else None
         for operator, entry in {"floor": floor, **cell["operators"]}.items():
             own = {name: entry.get(name) for name in (*FORMS, "clustering_accuracy")}
+            if likelihood := entry.get("log_likelihood"):
+                own["sequence"] = likelihood.get("sequence")
+                own["frame"] = max(likelihood["frame"].values(), default=None)
             first = {"model": ", ".join(label), "seed": cell["seed"], "operator": operator}
             lines.append({**first, **entry["equivariance_error"], **own})
     found = pd.DataFrame(lines)
@@ -89,9 +93,7 @@ def table(result: Result) -> pd.DataFrame:
     for mark, chosen in (("best", best.items()), ("", [name for name in groups if name not in best.items()])):
         for model, operator in chosen:
             own, floor = groups[model, operator], groups[model, "floor"]
-            shown = (
-                own.assign(reconstruction=floor["reconstruction"].values, cost=floor["cost"].values) if mark else own
-            )
+            shown = own.assign(cost=floor["cost"].values) if mark else own
             forms = dict.fromkeys(errors, ".0f") | FORMS
             texts = {name: mean_and_spread(_known(shown[name]), form) for name, form in forms.items()}
             lines.append({"": mark, "model": model, "moved by": operator, **texts})
@@ -111,7 +113,8 @@ def notes(result: Result) -> list[str]:
     said = [
         f"{runs[0]['data_set']}, budget {runs[0]['budget']}, {runs[0]['device']}, seed{'s' * (len(seeds) > 1)} "
         f"{', '.join(map(str, seeds))}{': mean ± standard deviation' * (len(seeds) > 1)}.",
-        "Errors: L1 pixel intensities summed over frames. Prediction, reconstruction: nats per frame under N(x̂, I). "
+        "Errors: L1 pixel intensities summed over frames. Sequence: log p(x_0…x_T | k) ÷ (T + 1), all frames sharing "
+        "z_0; frame: log p(x_t | k), each frame by itself; both in nats under N(x̂, I). "
         "Cost: time of a training step ÷ that of the plain VAE. Best: the operator with the least error of a model, "
         "all transformations weighing alike. Floor: frames encoded and decoded by themselves.",
     ]
@@ -148,7 +151,12 @@ def comparison_dots(found: pd.DataFrame, no_motion: Mapping[str, float], title: 
         title: says which data and budget are shown.
     """
     panels = {k: f"{k}: error ÷ no motion" for k in no_motion}
-    scores = {"prediction": "prediction (nats per frame)", "vp_score": "VP score", "cost": "time of a step ÷ plain VAE"}
+    scores = {
+        "sequence": "sequence (nats per frame)",
+        "frame": "frame (nats)",
+        "vp_score": "VP score",
+        "cost": "time of a step ÷ plain VAE",
+    }
     panels |= {name: label for name, label in scores.items() if found[name].notna().any()}
     models, operators = (list(found[name].unique()) for name in ("model", "operator"))
     looks = {"markers": [plotting.MARKERS[i % 8] for i in range(len(operators))]}

@@ -1,0 +1,114 @@
+"""Meta-sequential prediction: the motion of a sequence is solved for from two of its frames, without any label."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from poflow_lite.datasets import Batch
+from poflow_lite.flows import Trajectory
+from poflow_lite.io import require_weights
+from poflow_lite.models.vae import VAE
+from poflow_lite.objectives import Terms, gaussian_kl, reparameterize
+
+
+class MSP(VAE):
+    """A VAE whose latents, read as a matrix Z (a, m), move by one matrix from the left: Z_{t+1} = M Z_t.
+
+    M is no parameter. It is solved for, inside the forward pass, from the codes of two frames that follow one another:
+
+        M = argmin_M ‖M Z_s - Z_{s+1}‖² + ε ‖M - I‖²
+
+    and trained to carry the code of frame 0 to all others, Σ_t E_q[log p(x_t | M^t Z_0)] - β KL(q(Z_0) ‖ N(0, I)). So
+    an encoder is learned under which transformations act linearly, and each sequence brings its own action. No k is
+    looked at: what :meth:`rollout` takes for y is M itself, as :meth:`infer` gives it.
+
+    Args:
+        encoder, decoder, likelihood, beta: as for :class:`VAE`.
+        rows: a, the size of M; a divisor of d. The other factor m of d should be at least a, or M is not determined.
+        ridge: ε > 0, relative to the mean square of the codes.
+
+    Raises:
+        ValueError: for a ridge that is not positive, or rows below 1.
+
+    Source: Miyato, Koyama & Fukumizu 2022 (Unsupervised learning of equivariant structure from sequences), there with
+    deterministic codes and predictions of the next frames only.
+    """
+
+    consecutive = True
+    names_k = False
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        rows: int,
+        likelihood: str = "bernoulli",
+        beta: float = 1.0,
+        ridge: float = 1e-3,
+    ):
+        super().__init__(encoder, decoder, likelihood, beta)
+        require_weights(ridge=ridge)
+        if rows < 1 or not ridge:
+            raise ValueError(f"MSP needs at least 1 row and a positive ridge, got {rows} and {ridge}")
+        self.rows, self.ridge = rows, ridge
+
+    def infer(self, frames: Tensor) -> Tensor:
+        """M of sequences (B, n ≥ 2, C, H, W), from frames 0 and 1 alone: (B, a²)."""
+        before, after = (self.encode(frames[:, i]).mean for i in (0, 1))
+        return self.solve(before, after)
+
+    def solve(self, before: Tensor, after: Tensor) -> Tensor:
+        """M from codes (B, d) of two frames that follow one another: (B, a²)."""
+        first, second = (self._matrix(z) for z in (before, after))
+        gram = first @ first.mT
+        size = self.ridge * gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] + torch.finfo(gram.dtype).tiny
+        eye = torch.eye(self.rows, dtype=gram.dtype, device=gram.device)
+        # M (G + ε I) = Z' Zᵀ + ε I, with a symmetric matrix on its right
+        return torch.linalg.solve(gram + size * eye, (second @ first.mT + size * eye).mT).mT.flatten(1)
+
+    def rollout(self, z: Tensor, y: Tensor, times: Sequence[float]) -> Trajectory:
+        """z (B, d) carried along a clock by M = y (B, a²); between two frames Z moves straight.
+
+        Raises:
+            ValueError: for y of another shape: this model is told no k, but takes what :meth:`infer` gives.
+        """
+        if y.shape != (len(z), self.rows**2) or not y.is_floating_point():
+            raise ValueError(
+                f"MSP is moved by matrices y ({len(z)}, {self.rows**2}), as infer(frames) gives, or the batch of "
+                f"metrics.with_own_coefficients(model, batch); got {tuple(y.shape)} of {y.dtype}"
+            )
+        clock = [float(t) for t in times]
+        matrix = y.unflatten(1, (self.rows, self.rows))
+        path, log_det, eye = [self._matrix(z)], [], torch.eye(self.rows).to(matrix)
+        for t, later in itertools.pairwise(clock):
+            step = matrix if later > t else torch.linalg.inv(matrix)
+            whole, part = divmod(abs(later - t), 1.0)
+            step = torch.linalg.matrix_power(step, int(whole)) @ (eye + part * (step - eye))
+            path.append(step @ path[-1])
+            log_det.append(path[0].shape[2] * torch.linalg.slogdet(step).logabsdet)
+        moved = torch.stack(path, 1).flatten(2)
+        clock = torch.tensor(clock, dtype=z.dtype)
+        velocity = moved.diff(dim=1) / clock.diff().abs().to(moved)[:, None]
+        return Trajectory(moved, torch.stack(log_det, 1), velocity, y, clock)
+
+    def terms(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
+        """The terms of the objective, from frame 0 and drawn frames that follow one another: (B,) each."""
+        batch.require_consecutive("MSP")
+        if batch.frames.shape[1] < 3:
+            raise ValueError("MSP needs two frames that follow one another besides frame 0: draw at least 2")
+        codes = self.encode(batch.frames[:, :3].flatten(0, 1))
+        mean, scale = (x.unflatten(0, (len(batch), 3)) for x in (codes.mean, codes.base_dist.scale))
+        matrix = self.solve(mean[:, 1], mean[:, 2])
+        start = reparameterize(codes, generator).unflatten(0, (len(batch), 3))[:, 0]
+        path = self.rollout(start, matrix, range(batch.horizon + 1)).z
+        drawn = path.take_along_dim(batch.times[..., None], 1)
+        reconstruction = self.decode(drawn).log_prob(batch.frames) @ batch.frame_weights
+        return Terms(reconstruction, gaussian_kl(mean[:, 0], scale[:, 0]), self.beta)
+
+    def _matrix(self, z: Tensor) -> Tensor:
+        """Codes (B, d) as matrices (B, a, m)."""
+        return z.unflatten(1, (self.rows, -1))
