@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from poflow_lite.datasets import (
     FIVE_TRANSFORMATIONS,
@@ -14,6 +15,7 @@ from poflow_lite.datasets import (
     ROTATE,
     SCALE,
     TRANSLATE,
+    AllAtOnce,
     Batch,
     ClipSequences,
     Motion,
@@ -496,3 +498,27 @@ def test_the_square_lies_on_the_content_in_proportion_to_its_brightness():
 def test_corruptions_that_make_no_sense_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# --- all at once --------------------------------------------------------------------------------------------------
+
+
+def test_all_at_once_each_transformation_moves_by_its_velocity():
+    sequences = AllAtOnce(SEQUENCES)
+    batch = sequences.sample(500, 2, generator())
+    assert batch.k.shape == (500, len(SEQUENCES.names))
+    assert (batch.k.abs() <= 1).all()
+    assert batch.k.mean(0).abs().max() < 0.1 < batch.k.var(0).min()
+    velocities, times = torch.tensor([[0.5, -1.0, 0.0]]), torch.arange(SEQUENCES.horizon + 1)[None]
+    amounts = torch.stack([each.path(times[0].float()) for each in SEQUENCES.transformations], -1)
+    torch.testing.assert_close(sequences.progress(velocities, times)[0], velocities * amounts)
+    alone = F.one_hot(torch.tensor([1]), 3).float()
+    for k in (torch.tensor([1]), alone):  # one velocity of 1 is the transformation alone, at its own speed
+        assert torch.allclose(sequences.batch([0], k).frames, SEQUENCES.batch([0], 1).frames, atol=1e-6)
+    still = sequences.batch([0], 0 * alone).frames
+    assert torch.allclose(still, still[:, :1].expand_as(still))
+    for wrong in (alone[:, :2], torch.tensor([[math.nan, 0, 0]]), torch.tensor([[1, 0, 0]])):
+        with pytest.raises(ValueError, match=r"1 sequences need finite velocities \(1, 3\), got"):
+            sequences.batch([0], wrong)
+    with pytest.raises(ValueError, match="only still images can move in several ways at once, not clips"):
+        AllAtOnce(ClipSequences(torch.rand(2, 3, 3, 4, 4), [0, 0], ["a"], "clips"))

@@ -37,7 +37,7 @@ from poflow_lite.datasets.images import (
     only,
     without,
 )
-from poflow_lite.datasets.motions import Motion, Segment, noisy, occluded, render_motion
+from poflow_lite.datasets.motions import AllAtOnce, Motion, Segment, noisy, occluded, render_motion
 from poflow_lite.datasets.scenes import SCENES, Scene, load_scene
 from poflow_lite.datasets.sequences import Batch, ClipSequences, Sequences, TransformationSequences
 from poflow_lite.datasets.transformations import (
@@ -77,6 +77,7 @@ __all__ = [
     "SPLITS",
     "SPRITES",
     "TRANSLATE",
+    "AllAtOnce",
     "Batch",
     "ClipSequences",
     "Clouds",

@@ -1,4 +1,4 @@
-"""What a model was never trained on: motions in other orders, at once, slower, faster, longer; noise, hidden parts.
+"""Motions beyond one at a time: all at once, in other orders, slower, faster, longer, backwards; noise, hidden parts.
 
 The ground truth of a motion is rendered, so that whatever a model makes of it can be measured in pixels.
 """
@@ -15,6 +15,51 @@ from poflow_lite.datasets.images import require_unit_range
 from poflow_lite.datasets.sequences import TransformationSequences
 from poflow_lite.datasets.transformations import generator_matrix, place, pose_matrix
 from poflow_lite.io import require_known
+
+# --- all at once --------------------------------------------------------------------------------------------------
+
+
+class AllAtOnce(TransformationSequences):
+    """Sequences in which every transformation moves, each with a velocity of its own: x_t has the amounts v_k a_k(t).
+
+    A random batch draws v_k uniformly from -1 to 1, where 1 is the speed of the paper's protocol, and -1 the same
+    amounts with the other sign. They take the place of k: the batch's k is v, (B, K). An integer k is still one
+    transformation alone, at its own speed.
+
+    Args:
+        sequences: still images and their transformations.
+
+    Raises:
+        ValueError: for other sequences: scenes and clips move as they were made.
+    """
+
+    def __init__(self, sequences: TransformationSequences):
+        if not isinstance(sequences, TransformationSequences):
+            raise ValueError(f"only still images can move in several ways at once, not {sequences.name}")
+        self.__dict__.update(sequences.__dict__)
+        self.name = f"{sequences.name}, all at once"
+
+    def draw(self, size: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Random images (B,), and random velocities (B, K)."""
+        indices = torch.randint(len(self), (size,), generator=generator)
+        return indices, 2 * torch.rand(size, len(self.names), generator=generator) - 1
+
+    def progress(self, k: Tensor, times: Tensor) -> Tensor:
+        """By how much all transformations have moved at the given times (B, n): (B, n, K)."""
+        if k.ndim == 1:
+            return super().progress(k, times)
+        amounts = torch.stack([each.path(times.to(k)) for each in self.transformations], -1)
+        return (k[:, None] * amounts).to(self.images)
+
+    def _require_motion(self, indices: Tensor, k: Tensor) -> None:
+        if k.ndim < 2:
+            super()._require_motion(indices, k)
+        elif k.shape != (len(indices), len(self.names)) or not k.is_floating_point() or not k.isfinite().all():
+            raise ValueError(
+                f"{len(indices)} sequences need finite velocities ({len(indices)}, {len(self.names)}), "
+                f"got {tuple(k.shape)} of {k.dtype}"
+            )
+
 
 # --- motions ------------------------------------------------------------------------------------------------------
 

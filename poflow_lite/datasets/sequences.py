@@ -88,7 +88,7 @@ class Batch:
 
     def require_consecutive(self, model: str) -> None:
         """Raise a ValueError, on behalf of ``model``, unless the frames after frame 0 follow one another."""
-        if (self.times[:, 1:].diff(dim=1) != 1).any():
+        if self.times.device.type == "cpu" and (self.times[:, 1:].diff(dim=1) != 1).any():
             raise ValueError(
                 f"{model} needs frames that follow one another, as sample(..., consecutive=True) draws them, "
                 f"got times {self.times[0].tolist()}"
@@ -185,16 +185,7 @@ class Sequences:
         """
         indices, k = torch.as_tensor(indices), torch.as_tensor(k)
         k = k.expand(len(indices)) if k.ndim == 0 else k
-        if k.shape != indices.shape or k.is_floating_point() or indices.is_floating_point() or not indices.numel():
-            raise ValueError(
-                f"expected at least one image index (B,) and integer k (B,), got {tuple(indices.shape)} of "
-                f"{indices.dtype} and {tuple(k.shape)} of {k.dtype}"
-            )
-        last = len(self.names) - 1
-        if k.min() < 0 or k.max() > last:
-            raise ValueError(
-                f"k must lie in 0..{last} ({', '.join(self.names)}), got values from {int(k.min())} to {int(k.max())}"
-            )
+        self._require_motion(indices, k)
         if indices.min() < 0 or indices.max() >= len(self):
             raise ValueError(
                 f"image indices must lie in 0..{len(self) - 1}, got {int(indices.min())} to {int(indices.max())}"
@@ -205,6 +196,18 @@ class Sequences:
         _require_times(times, self.horizon)
         frames = self.frames(indices, k, times, generator)
         return Batch(frames, times, k, self.horizon, self.is_labelled(indices))
+
+    def _require_motion(self, indices: Tensor, k: Tensor) -> None:
+        if k.shape != indices.shape or k.is_floating_point() or indices.is_floating_point() or not indices.numel():
+            raise ValueError(
+                f"expected at least one image index (B,) and integer k (B,), got {tuple(indices.shape)} of "
+                f"{indices.dtype} and {tuple(k.shape)} of {k.dtype}"
+            )
+        last = len(self.names) - 1
+        if k.min() < 0 or k.max() > last:
+            raise ValueError(
+                f"k must lie in 0..{last} ({', '.join(self.names)}), got values from {int(k.min())} to {int(k.max())}"
+            )
 
     def sample(
         self, size: int, frames: int | None = None, generator: torch.Generator | None = None, consecutive: bool = False

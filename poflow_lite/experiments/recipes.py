@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from poflow_lite.datasets import DATASETS, Sequences, load_sequences
+from poflow_lite.datasets import DATASETS, AllAtOnce, Sequences, load_sequences
 from poflow_lite.fields import AutogradPotential, DeepUnits, DivergenceFreeField, Force, FreeField, Potential
 from poflow_lite.flows import DiffusionPrior, Flow, PushforwardPrior, StaticPrior
 from poflow_lite.io import require_known
@@ -50,6 +50,8 @@ class Recipe:
         left_out: labels whose images are left out of training: classes that a model never sees.
         pixels: along each side of an image.
         horizon, start: T, and "fixed" or "random" start poses.
+        moving: "one" transformation a training sequence, or "all" at once with random velocities, which take the place
+            of k (:class:`datasets.AllAtOnce`).
         test_images: images on which the equivariance error is measured, at most.
         likelihood_images, samples: images and importance samples for the log-likelihood.
         options: those that only this model has, see :func:`options_of`.
@@ -76,6 +78,7 @@ class Recipe:
     pixels: Size = 28
     horizon: Size = 8
     start: Literal["fixed", "random"] = "fixed"
+    moving: Literal["one", "all"] = "one"
     test_images: Count = 10_000
     likelihood_images: Count = 64
     samples: Count = 100
@@ -381,4 +384,5 @@ def sequences(data: str, split: str, settings: Recipe) -> Sequences:
     form = {name: getattr(settings, name) for name in ("horizon", "pixels", "start", "labelled")}
     if split == "train":
         form |= {"share": settings.share, "left_out": settings.left_out}
-    return load_sequences(data, split, **form)
+    found = load_sequences(data, split, **form)
+    return AllAtOnce(found) if split == "train" and settings.moving == "all" else found

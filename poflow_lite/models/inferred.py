@@ -240,7 +240,7 @@ class InferredFlowVAE(FlowFactorizedVAE):
         """The terms of the objective with k = y, and those of y as penalties."""
         raw = self.inference(batch.frames)
         first, last = self.temperature
-        done = min(1.0, self.steps_taken.item() / self.annealing)
+        done = (self.steps_taken / self.annealing).clamp(max=1.0)  # a tensor: a GPU need not be waited for
         y = self.posterior.sample(raw, first * (last / first) ** done, generator)
         terms = super().terms(batch.with_k(y), generator)
         terms.penalties |= {name: self.kl_weight * kl for name, kl in self.posterior.kl(raw).items()}
@@ -248,6 +248,8 @@ class InferredFlowVAE(FlowFactorizedVAE):
             weight = self.balance * (1 - done if self.posterior.balance_fades else 1.0)
             terms.penalties["balance"] = weight * self.posterior.balance(raw).expand(len(y))
         if self.classification and batch.labelled is not None:
+            if batch.k.ndim != 1:
+                raise ValueError(f"a label is the one k of a sequence, got weights {tuple(batch.k.shape)}")
             wrong = F.cross_entropy(raw, torch.where(batch.labelled, batch.k, 0), reduction="none")
             terms.penalties["classification"] = self.classification * torch.where(batch.labelled, wrong, 0.0)
         if self.training:

@@ -71,6 +71,8 @@ class PoFlow(VAE):
 
     def terms(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         """The terms of the objective, one value per sequence; frames not drawn are accounted for by weight."""
+        if batch.k.ndim != 1:
+            raise ValueError(f"PoFlow names the one k of each sequence, got weights {tuple(batch.k.shape)}")
         posterior = self.encode(batch.frames[:, 0])
         trajectory = self.flow.rollout(reparameterize(posterior, generator), batch.k, range(batch.horizon + 1))
         predicted = self.decode(trajectory.z.take_along_dim(batch.times[..., None], 1))
