@@ -1,4 +1,4 @@
-"""Convolutional networks for small images: encoder, decoder, what infers k, and a wrapper that runs one in bfloat16."""
+"""Networks for small images: encoders and decoders, what infers k, and a wrapper that runs one in bfloat16."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Autocast", "ConvDecoder", "ConvEncoder", "TransformationEncoder"]
+__all__ = ["Autocast", "ConvDecoder", "ConvEncoder", "PatchDecoder", "PatchEncoder", "TransformationEncoder"]
+
+DARK = -2.5
+"""Logit of the pixels that a :class:`PatchDecoder` starts with."""
 
 
 def _coarse_shape(image_shape: tuple[int, int, int], channels: tuple[int, ...]) -> tuple[int, int, int]:
@@ -86,6 +89,76 @@ class ConvDecoder(nn.Module):
         if z.ndim != 2 or z.shape[1] != self.latent:
             raise ValueError(f"this decoder takes latents (B, {self.latent}), got {tuple(z.shape)}")
         return self.network(z)
+
+
+def _patch_shape(image_shape: tuple[int, int, int], patch: int) -> tuple[int, int]:
+    """How many patches there are of each side."""
+    _, height, width = image_shape
+    if height % patch or width % patch:
+        raise ValueError(
+            f"images are cut into patches of {patch}×{patch}, so height and width must be multiples of {patch}, got "
+            f"{height}×{width}: use strided convolutions (network=strided), or resize the images"
+        )
+    return height // patch, width // patch
+
+
+class PatchEncoder(nn.Module):
+    """x (B, C, H, W) ↦ mean and log standard deviation of q(z | x), (B, 2d): patches, each seen alike, then two layers.
+
+    For small images, where a convolution at full resolution costs more than it teaches.
+
+    Args:
+        image_shape: (C, H, W); H and W multiples of the patch.
+        latent: d.
+        channels: one number: features of a patch.
+        hidden: width of the dense layer.
+        patch: pixels along its side.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        latent: int,
+        channels: tuple[int] = (32,),
+        hidden: int = 256,
+        patch: int = 4,
+    ):
+        super().__init__()
+        (features,), count = channels, math.prod(_patch_shape(image_shape, patch))
+        self.image_shape, self.latent = tuple(image_shape), latent
+        self.network = nn.Sequential(
+            *(nn.Conv2d(image_shape[0], features, patch, stride=patch), nn.SiLU(), nn.Flatten()),
+            *(nn.Linear(features * count, hidden), nn.SiLU(), nn.Linear(hidden, 2 * latent)),
+        )
+
+    forward = ConvEncoder.forward
+
+
+class PatchDecoder(nn.Module):
+    """z (B, d) ↦ logits (B, C, H, W): two layers, and one convolution over patches that gives all pixels of each.
+
+    Args: as for :class:`PatchEncoder`. Its images start dark, as those of handwritten characters are.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        latent: int,
+        channels: tuple[int] = (32,),
+        hidden: int = 256,
+        patch: int = 4,
+    ):
+        super().__init__()
+        (features,), shape = channels, _patch_shape(image_shape, patch)
+        self.latent = latent
+        pixels = nn.Conv2d(features, image_shape[0] * patch**2, kernel_size=3, padding=1)
+        nn.init.constant_(pixels.bias, DARK)
+        self.network = nn.Sequential(
+            *(nn.Linear(latent, hidden), nn.SiLU(), nn.Linear(hidden, features * math.prod(shape)), nn.SiLU()),
+            *(nn.Unflatten(1, (features, *shape)), pixels, nn.PixelShuffle(patch)),
+        )
+
+    forward = ConvDecoder.forward
 
 
 class TransformationEncoder(nn.Module):

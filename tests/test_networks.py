@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from poflow_lite.networks import Autocast, ConvDecoder, ConvEncoder, TransformationEncoder
+from poflow_lite.networks import Autocast, ConvDecoder, ConvEncoder, PatchDecoder, PatchEncoder, TransformationEncoder
 
 BOTH = pytest.mark.parametrize(("network", "input_shape"), [(ConvEncoder, (3, 8, 8)), (ConvDecoder, (5,))])
 
@@ -63,3 +63,19 @@ def test_autocast_computes_in_bfloat16_but_keeps_parameters_and_outputs_in_float
     torch.testing.assert_close(rounded, exact, atol=0.02, rtol=0.02)
     rounded.square().sum().backward()
     assert all(p.grad.dtype == torch.float32 and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def test_patches_are_seen_alike_and_every_pixel_can_be_drawn():
+    shape, x = (3, 8, 12), torch.rand(2, 3, 8, 12)
+    encoder, decoder = PatchEncoder(shape, 5, (6,), 16), PatchDecoder(shape, 5, (6,), 16)
+    assert (encoder(x).shape, decoder(torch.randn(2, 5)).shape) == ((2, 10), (2, *shape))
+    features = encoder.network[0](x.roll(4, 3))  # by one patch
+    torch.testing.assert_close(features, encoder.network[0](x).roll(1, 3))
+    assert decoder(torch.randn(2, 5)).sigmoid().mean() < 0.2
+    decoder(torch.randn(4, 5)).sum().backward()
+    assert all(p.grad.any() for p in (*decoder.parameters(),))
+    for network in (PatchEncoder, PatchDecoder):
+        with pytest.raises(ValueError, match=r"patches of 4×4, .* got 30×28: use strided convolutions"):
+            network((3, 30, 28), 5)
+    with pytest.raises(ValueError, match=r"takes images \(B, 3, 8, 12\), got \(2, 3, 12, 8\)"):
+        encoder(x.mT)

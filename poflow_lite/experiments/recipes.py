@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from poflow_lite import networks
 from poflow_lite.datasets import DATASETS, AllAtOnce, Sequences, load_sequences
 from poflow_lite.fields import AutogradPotential, DeepUnits, DivergenceFreeField, Force, FreeField, Potential
 from poflow_lite.flows import DiffusionPrior, Flow, PushforwardPrior, StaticPrior
@@ -26,7 +27,6 @@ from poflow_lite.models import (
     SlowVAE,
     TopographicVAE,
 )
-from poflow_lite.networks import Autocast, ConvDecoder, ConvEncoder, TransformationEncoder
 from poflow_lite.objectives import LIKELIHOODS
 from poflow_lite.settings import Count, Natural, Positive, Share, Size, Weight, checked
 
@@ -40,6 +40,7 @@ class Recipe:
     Attributes:
         steps, batch_size, frames: optimiser steps; sequences a step; frames decoded of each, besides frame 0.
         learning_rate: Adam's, at its peak.
+        network: one of :data:`NETWORKS`.
         latent, channels, hidden: of encoder and decoder.
         width, frequencies: of the velocity fields.
         precision: "float32", or "bfloat16" to run encoder and decoder under autocast.
@@ -64,6 +65,7 @@ class Recipe:
     batch_size: Size = 32
     frames: Size = 2
     learning_rate: Positive = 6e-3
+    network: Literal["strided", "patches"] = "strided"
     latent: Size = 32
     channels: tuple[Size, ...] = (32, 64)
     hidden: Size = 256
@@ -100,14 +102,22 @@ class Recipe:
 # defaults were chosen on the validation split of digits.
 
 
+NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
+    "strided": (networks.ConvEncoder, networks.ConvDecoder),
+    "patches": (networks.PatchEncoder, networks.PatchDecoder),
+}
+"""Name ↦ encoder and decoder."""
+
+
 def _networks(r: Recipe, shape: tuple[int, int, int], coded: int | None = None) -> tuple[nn.Module, nn.Module]:
     """A fresh encoder and decoder; ``coded`` is the number of coded dimensions where it is not that of the latents."""
-    encoder = ConvEncoder(shape, coded or r.latent, r.channels, r.hidden)
-    decoder = ConvDecoder(shape, r.latent, r.channels, r.hidden)
+    encode, decode = NETWORKS[r.network]
+    encoder = encode(shape, coded or r.latent, r.channels, r.hidden)
+    decoder = decode(shape, r.latent, r.channels, r.hidden)
     if shape[-1] >= 64:  # large images are convolved faster with their channels innermost
         encoder, decoder = (network.to(memory_format=torch.channels_last) for network in (encoder, decoder))
     if r.precision == "bfloat16":
-        encoder, decoder = Autocast(encoder), Autocast(decoder)
+        encoder, decoder = networks.Autocast(encoder), networks.Autocast(decoder)
     return encoder, decoder
 
 
@@ -132,8 +142,8 @@ def _slow_vae(
 def _topographic_vae(
     r: Recipe, shape: tuple[int, int, int], transformations: int, *, capsules: Size = 4, neighbours: Size = 3
 ) -> TopographicVAE:
-    networks = _networks(r, shape, 2 * r.latent)
-    return TopographicVAE(*networks, r.latent, **_shared(r), capsules=capsules, neighbours=neighbours)
+    parts = _networks(r, shape, 2 * r.latent)
+    return TopographicVAE(*parts, r.latent, **_shared(r), capsules=capsules, neighbours=neighbours)
 
 
 def _msp(r: Recipe, shape: tuple[int, int, int], transformations: int, *, rows: Size = 8, columns: Size = 16) -> MSP:
@@ -153,7 +163,7 @@ def _poflow(
 ) -> PoFlow:
     parts = *_networks(r, shape), Flow(FIELDS["gradient"](**_sizes(r, transformations)))
     weights = {"wave": wave, "initial": initial, "jacobian": jacobian, "classification": classification}
-    return PoFlow(*parts, TransformationEncoder(shape, transformations), **_shared(r), **weights)
+    return PoFlow(*parts, networks.TransformationEncoder(shape, transformations), **_shared(r), **weights)
 
 
 FIELDS: dict[str, Callable[..., nn.Module]] = {
@@ -192,7 +202,7 @@ def _flow_parts(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Networks, flow, prior and force of a flow-factorized model, and its weights."""
     _require_fitting(field, depth, hamilton_jacobi)
-    networks, sizes = _networks(r, shape), _sizes(r, transformations)
+    coder, sizes = _networks(r, shape), _sizes(r, transformations)
     if depth > 1:
         velocity = AutogradPotential(DeepUnits(**sizes, depth=depth), r.latent, transformations, r.horizon)
     else:
@@ -200,7 +210,7 @@ def _flow_parts(
     pushed = force == "learned" and hamilton_jacobi  # f stands in the penalty, and nowhere else
     pull = Force(r.latent, transformations, horizon=r.horizon) if pushed else None
     flow = Flow(velocity, method, substeps, log_det)
-    parts = *networks, flow, PRIORS[prior](flow), pull
+    parts = *coder, flow, PRIORS[prior](flow), pull
     weights = {"hamilton_jacobi": hamilton_jacobi, "autoencoding": autoencoding, "consistency": consistency}
     return parts, weights | {"initial": initial, **_shared(r)}
 
@@ -230,7 +240,7 @@ def _weakly_supervised(
     **options: Any,
 ) -> InferredFlowVAE:
     parts, weights = _flow_parts(r, shape, transformations, **options)
-    inferred = {"inference": TransformationEncoder(shape, transformations), "posterior": GumbelSoftmax()}
+    inferred = {"inference": networks.TransformationEncoder(shape, transformations), "posterior": GumbelSoftmax()}
     weights |= {"balance": balance, "classification": classification, "annealing": max(1, r.steps // 2)}
     return InferredFlowVAE(*parts, **inferred, **weights)
 
