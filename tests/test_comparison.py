@@ -16,7 +16,7 @@ from poflow_lite import experiments
 from poflow_lite.experiments import compare, measure_operators
 from poflow_lite.experiments import comparison as objects
 from poflow_lite.metrics import equivariance_error
-from poflow_lite.models import VAE
+from poflow_lite.models import MSP, VAE
 from poflow_lite.objectives import diagonal_normal
 from poflow_lite.operators import AffineMaps, training_latents
 from poflow_lite.studies import comparison, comparison_tables, run_study
@@ -107,6 +107,7 @@ def test_the_four_operators_the_models_own_motion_and_scores(images, make_fading
     for name in objects.COMPARED:
         found = rows["mine", name]
         assert max(found["sequence"], found["predictive"], found["frame"]) < 0 <= found["vp_score"] <= 1
+    assert rows["mine", "standing"]["halve beyond T"] > rows["mine", "standing"]["halve"] > 0
     found = measure_operators(mine, training, held_out, operators=["linear"], **sizes)
     assert list(found["operators"]) == ["linear", "standing"]
     assert found["clustering_accuracy"] == 0.5
@@ -235,6 +236,28 @@ def test_a_step_is_timed_in_turns_after_one_that_is_not_counted_and_on_data_that
     models = {"a": Slow("a", 1.0), "b": Slow("b", 3.0)}
     assert comparison.step_costs(models, SimpleNamespace(sample=sample), rounds=1) == {"a": 1000.0, "b": 3000.0}
     assert order == ["a", "b", "a", "b"]
+
+
+def msp_of_pixels():
+    """Its codes are the pixels, and its images the codes."""
+    pixels = Pixels()
+    model = MSP(pixels, nn.Identity(), 3, ridge=1e-9)
+    model.encode, model.decode = pixels.encode, pixels.decode
+    return model.eval()
+
+
+def test_a_model_that_reads_its_motion_off_frames_is_asked_by_its_own_and_by_others(make_fading):
+    """Codes are the pixels; every image is halved at each frame, so that M = I / 2 whoever it is read from."""
+    model = msp_of_pixels()
+    training, held_out = make_fading(torch.rand(6, *SHAPE)), make_fading(torch.rand(4, *SHAPE), names=("halve",))
+    found = measure_operators(model, make_fading(training.images, names=("halve",)), held_out, scores=False)[
+        "operators"
+    ]
+    assert found["own"]["equivariance_error"]["halve"] == pytest.approx(0, abs=0.02)
+    assert found["swapped"]["equivariance_error"] == pytest.approx(found["own"]["equivariance_error"], abs=0.02)
+    mixed = measure_operators(model, training, make_fading(held_out.images), scores=False)["operators"]
+    assert mixed["own"]["equivariance_error"] == pytest.approx({"halve": 0, "still": 0}, abs=0.02)
+    assert mixed["swapped"]["equivariance_error"] == pytest.approx({"halve": 0, "still": 0}, abs=0.02)
 
 
 # --- the table: figures put in by hand ----------------------------------------------------------------------------

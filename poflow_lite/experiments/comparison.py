@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from poflow_lite.datasets import Sequences
+from poflow_lite.datasets import Sequences, TransformationSequences
 from poflow_lite.experiments.runs import require_trained
 from poflow_lite.flows import LatentOperator
 from poflow_lite.io import require_known
 from poflow_lite.metrics import (
+    Donors,
     MedianFrame,
     clustering_accuracy,
     equivariance_errors,
@@ -25,6 +27,8 @@ from poflow_lite.metrics import (
     predict,
     reconstruct,
     vp_score,
+    with_coefficients,
+    with_own_coefficients,
 )
 from poflow_lite.operators import OPERATORS, fit_operators, with_operator
 from poflow_lite.settings import Count, Flag, Seed, checks_arguments
@@ -72,8 +76,10 @@ def measure_operators(
     Returns:
         "references" ("no_motion", "median_frame", "reconstruction_floor"), each k ↦ error, and "operators", each with
         "equivariance_error", k ↦ error, and ``metrics``; errors in L1 pixel intensities summed over frames. With
-        ``scores`` also "vp_score" and "log_likelihood" (:class:`metrics.LogLikelihood`, by name) of each operator.
-        "clustering_accuracy" of a model that names k.
+        ``scores`` also "vp_score", "log_likelihood" (:class:`metrics.LogLikelihood`, by name) and "extrapolation", the
+        error over frames T+1 to 2T of still images, of each operator. A model that reads its motion off a sequence is
+        moved by what it reads there ("own") and off another sequence of the same k ("swapped"): if what it reads is the
+        motion and not the image, the two agree. "clustering_accuracy" of a model that names k.
 
     Raises:
         ValueError: for an unknown operator; the message lists the known ones.
@@ -88,18 +94,39 @@ def measure_operators(
         "reconstruction_floor": partial(reconstruct, model),
     }
     predictors = {(name,): partial(predict, own) for name, own in moved.items()}  # a tuple is no reference's name
-    errors = equivariance_errors({**references, **predictors}, held_out, device=next(model.parameters()).device)
-    likelihood = partial(log_likelihood, sequences=held_out, images=likelihood_images, samples=samples, seed=seed)
+    errors_of = partial(equivariance_errors, device=next(model.parameters()).device)
+    errors = errors_of({**references, **predictors}, held_out)
+    likelihood = partial(log_likelihood, images=likelihood_images, samples=samples, seed=seed)
     found: dict[str, Any] = {"references": {name: errors[name] for name in references}, "operators": {}}
-    for name, own in moved.items():
-        entry = {"equivariance_error": errors[(name,)]}
+    asking = {**dict.fromkeys(moved, _as_told), **_by_example(model, training)}
+    for name, ask in asking.items():
+        own, asked = moved.get(name, model), ask(held_out)
+        predictor = {(name,): partial(predict, own)}
+        entry = {"equivariance_error": (errors if name in moved else errors_of(predictor, asked))[(name,)]}
         if scores:
-            entry["log_likelihood"] = asdict(likelihood(own))
-            entry["vp_score"] = vp_score(*generated_pairs(predictors[(name,)], held_out), seeds=[seed]).mean
-        found["operators"][name] = entry | {metric: of(own, held_out) for metric, of in (metrics or {}).items()}
+            entry["log_likelihood"] = asdict(likelihood(own, asked))
+            entry["vp_score"] = vp_score(*generated_pairs(predictor[(name,)], asked), seeds=[seed]).mean
+            if isinstance(held_out, TransformationSequences):  # can be rendered beyond T
+                longer = copy.copy(held_out)
+                longer.horizon = 2 * held_out.horizon
+                whole = errors_of(predictor, ask(longer))[(name,)]
+                entry["extrapolation"] = {k: error - entry["equivariance_error"][k] for k, error in whole.items()}
+        found["operators"][name] = entry | {metric: of(own, asked) for metric, of in (metrics or {}).items()}
     if getattr(model, "names_k", False):
         found["clustering_accuracy"], _ = clustering_accuracy(model, held_out)
     return found
+
+
+def _as_told(sequences: Sequences) -> Sequences:
+    return sequences
+
+
+def _by_example(model: Any, training: Sequences) -> dict[str, Callable[[Sequences], Sequences]]:
+    """How a model is asked whose motion is read off frames: by those of a sequence itself, and by others'."""
+    if getattr(model, "names_k", None) is not False:
+        return {}
+    changes = {"own": partial(with_own_coefficients, model), "swapped": Donors(model, training)}
+    return {name: partial(with_coefficients, change=change) for name, change in changes.items()}
 
 
 def compare(
@@ -148,6 +175,7 @@ def compare(
         rows.append(row(name, "floor", measured["references"]["reconstruction_floor"]))
         for operator, entry in measured["operators"].items():
             more = {metric: value for metric, value in entry.items() if metric != "equivariance_error"}
+            more |= {f"{k} beyond T": error for k, error in (more.pop("extrapolation", None) or {}).items()}
             if likelihoods := more.pop("log_likelihood", {}):
                 more |= {name: likelihoods[name] for name in ("sequence", "predictive")}
                 more["frame"] = max(likelihoods["frame"].values(), default=math.nan)

@@ -11,6 +11,7 @@ from poflow_lite.metrics.assignment import (
     field_use,
     infer_all,
     match_transformations,
+    with_coefficients,
     with_own_coefficients,
 )
 from poflow_lite.metrics.brackets import OrderGaps, bracket_shares, lie_bracket, order_gaps
@@ -61,5 +62,6 @@ __all__ = [
     "smallest_eigenvalue",
     "unit_alignment",
     "vp_score",
+    "with_coefficients",
     "with_own_coefficients",
 ]

@@ -7,6 +7,8 @@ to this x_0.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +85,16 @@ def with_own_coefficients(model: Any, batch: Batch) -> Batch:
     """The batch with the coefficients that the model infers from it in place of k: it has seen the motion."""
     frames = batch.frames.to(next(model.parameters()).device)
     return batch.with_k(model.infer(frames).to(batch.k.device))
+
+
+def with_coefficients(sequences: Sequences, change: Callable[[Batch], Batch]) -> Sequences:
+    """The same sequences, whose batches have passed through ``change``: :func:`with_own_coefficients`, :class:`Donors`.
+
+    So whatever measures a model that is told k measures one that reads its motion off frames.
+    """
+    asked = copy.copy(sequences)
+    asked.batch = lambda *arguments, **options: change(sequences.batch(*arguments, **options))
+    return asked
 
 
 class Donors:
