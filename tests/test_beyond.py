@@ -18,7 +18,7 @@ SHAPE = (3, 28, 28)
 
 
 def test_the_sparse_model_can_be_trained_by_name_and_starts_from_the_networks_of_all_models(tmp_path, monkeypatch):
-    monkeypatch.setattr("poflow_lite.experiments.recipes.MODELS", MODELS | {})
+    monkeypatch.setattr("poflow_lite.experiments.building.MODELS", MODELS | {})
     register_model("sparse-flow", sparse_flow)
     model = build_model("sparse-flow", recipe("digits", "smoke", "sparse-flow", curl_free=2, **TINY), seed=3)
     base = build_model("flow-factorized", recipe("digits", "smoke", **TINY), seed=3)

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from poflow_lite import models
 from poflow_lite.datasets import Batch, TransformationSequences, load_images
-from poflow_lite.experiments import recipes
+from poflow_lite.experiments import MODELS as NAMED
+from poflow_lite.experiments import build_model, recipe
 from poflow_lite.fields import AutogradPotential, Force, FreeField, Potential
 from poflow_lite.flows import DiffusionPrior, Flow, PushforwardPrior
 from poflow_lite.io import load_checkpoint
@@ -476,11 +477,11 @@ def test_msp_looks_at_no_k_and_predicts_from_two_frames_what_moves_linearly():
             msp(rows, ridge=ridge)
 
 
-@pytest.mark.parametrize("name", recipes.MODELS)
+@pytest.mark.parametrize("name", NAMED)
 def test_no_step_waits_for_its_numbers(name):
     """On PyTorch's meta device there are none: whatever reads one back, which a GPU would be waited for, fails."""
-    settings = recipes.recipe("digits", "smoke", name, channels=(4, 4), hidden=8)
+    settings = recipe("digits", "smoke", name, channels=(4, 4), hidden=8)
     training = TransformationSequences(torch.rand(6, 3, 28, 28, dtype=torch.float32), labelled=3)
-    model = recipes.build_model(name, settings, training.image_shape, K).to("meta")
+    model = build_model(name, settings, training.image_shape, K).to("meta")
     batch = training.sample(4, 2, generator(), consecutive=model.consecutive).to("meta")
     model.terms(batch).loss.backward()

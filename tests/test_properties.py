@@ -22,7 +22,7 @@ from poflow_lite import densities, fields, flows, metrics, objectives, transport
 from poflow_lite.datasets import TransformationSequences
 from poflow_lite.densities import FokkerPlanck, Grid
 from poflow_lite.fields import AutogradPotential, DeepUnits, Force, Potential, mixing_weights, time_features
-from poflow_lite.flows import LOG_DETS, METHODS, DiffusionPrior, Flow, NotInvertible, StaticPrior
+from poflow_lite.flows import LOG_DETS, METHODS, DiffusionPrior, Flow, NotInvertible, PushforwardPrior, StaticPrior
 from poflow_lite.models import FlowFactorizedVAE, InferredFlowVAE
 from poflow_lite.models.inferred import SpikeAndSlab
 from poflow_lite.objectives import LIKELIHOODS
@@ -129,6 +129,12 @@ PER_SAMPLE = {
         for method in ("log_prob", "potential", "particles")
     },
     "StaticPrior": (lambda z, y, t: StaticPrior(2).to(z.dtype).log_prob(z, t, y), "Bd", "B2", "B+"),
+    "PushforwardPrior": (
+        along(
+            lambda flow, path: PushforwardPrior(flow).log_prob(path.z, path.times.expand(len(path.z), -1), path.weights)
+        ),
+        *("Bd", "B2"),
+    ),
     "lie_bracket": (lambda z: metrics.lie_bracket(field("free", z.shape[1], z.dtype), z, 1.0, 0, 1), "Bd"),
 }
 FORCE = Force(3, 2)
@@ -359,6 +365,10 @@ MEASURES = {
     "infer_all": lambda m, g, s, b: metrics.infer_all(g, s, batch_size=b)[0],
     "with_own_coefficients": lambda m, g, s, b: metrics.with_own_coefficients(g, s.batch(torch.arange(5), 1)).k,
     "Donors": lambda m, g, s, b: metrics.Donors(g, s)(s.batch(torch.arange(5), 1)).k,
+    "with_coefficients": lambda m, g, s, b: metrics.equivariance_error(
+        g, metrics.with_coefficients(s, metrics.Donors(g, s)), batch_size=5
+    ),
+    "as_asked": lambda m, g, s, b: metrics.equivariance_error(g, metrics.as_asked(g, s), batch_size=b),
     "clustering_accuracy": lambda m, g, s, b: metrics.clustering_accuracy(Named(g), s, batch_size=b)[0],
     "log_likelihood": lambda m, g, s, b: metrics.log_likelihood(m, s, images=2, samples=2).standard_error,
     "log_evidence": lambda m, g, s, b: metrics.log_evidence(m, s.batch(torch.arange(5), 1), 2, samples=2),

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from poflow_lite import plotting
 from poflow_lite.datasets import Sequences
-from poflow_lite.experiments.recipes import Recipe, build_model, recipe, sequences
+from poflow_lite.experiments.building import build_model, recipe
+from poflow_lite.experiments.recipes import Recipe, sequences
 from poflow_lite.io import (
     command,
     held,
@@ -28,6 +29,7 @@ from poflow_lite.io import (
 )
 from poflow_lite.metrics import (
     MedianFrame,
+    as_asked,
     clustering_accuracy,
     equivariance_errors,
     log_likelihood,
@@ -264,23 +266,23 @@ def evaluate(
     """
     require_trained(model)
     poses, device = torch.Generator().manual_seed(seed), next(model.parameters()).device
-    errors = equivariance_errors(
-        {
-            "equivariance_error": partial(predict, model),
-            "no_motion": persistence,
-            "median_frame": MedianFrame(training, median_images, poses),
-            "reconstruction_floor": partial(reconstruct, model),
-        },
-        held_out,
-        device=device,
-        progress=progress,
-    )
+    references = {
+        "no_motion": persistence,
+        "median_frame": MedianFrame(training, median_images, poses),
+        "reconstruction_floor": partial(reconstruct, model),
+    }
+    asked, how = as_asked(model, held_out), {"device": device, "progress": progress}
+    if asked is held_out:
+        errors = equivariance_errors({"equivariance_error": partial(predict, model), **references}, held_out, **how)
+    else:  # a batch with the model's own coefficients has no k to look up a reference by
+        errors = equivariance_errors({"equivariance_error": partial(predict, model)}, asked, **how)
+        errors |= equivariance_errors(references, held_out, **how)
     for name, still in errors["no_motion"].items():
         if not still:
             raise ValueError(
                 f"nothing moves under {name!r}: each frame is frame 0, and no error can be held against that"
             )
-    likelihood = log_likelihood(model, held_out, images=likelihood_images, samples=samples, progress=progress)
+    likelihood = log_likelihood(model, asked, images=likelihood_images, samples=samples, progress=progress)
     found = {
         **errors,
         "ratio_to_no_motion": {k: errors["equivariance_error"][k] / errors["no_motion"][k] for k in held_out.names},
@@ -289,10 +291,11 @@ def evaluate(
     if getattr(getattr(model, "prior", None), "transformations", None) == len(held_out.names):
         batch = held_out.sample(min(64, len(held_out)), generator=torch.Generator().manual_seed(0))
         found["smallest_eigenvalue"] = smallest_eigenvalue(model, batch)
-        found["diffusion"] = dict(zip(held_out.names, model.prior.diffusion.tolist(), strict=True))
+        if hasattr(model.prior, "diffusion"):
+            found["diffusion"] = dict(zip(held_out.names, model.prior.diffusion.tolist(), strict=True))
     if getattr(model, "names_k", False):
         found["clustering_accuracy"], _ = clustering_accuracy(model, held_out)
-    return found | {name: metric(model, held_out) for name, metric in (metrics or {}).items()}
+    return found | {name: metric(model, asked) for name, metric in (metrics or {}).items()}
 
 
 def evaluate_run(
@@ -324,7 +327,7 @@ def evaluate_run(
         "settings": {name: run.config[name] for name in Recipe.__dataclass_fields__},
     }
     if pictures:
-        save_pictures(run.model, measured, folder, f"{run.config['model']} on {held_out.name}")
+        save_pictures(run.model, as_asked(run.model, measured), folder, f"{run.config['model']} on {held_out.name}")
     write_json(folder / METRICS, result)
     return result
 

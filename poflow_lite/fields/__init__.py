@@ -7,7 +7,7 @@ for an inferred one, several ones to superpose transformations. :func:`mixing_we
 from poflow_lite.fields.autograd import AutogradPotential, DeepUnits
 from poflow_lite.fields.hidden_units import DivergenceFreeField, FreeField, Potential
 from poflow_lite.fields.mixed import Force, MixedFields
-from poflow_lite.fields.protocol import Field, mixing_weights, time_features, times_of
+from poflow_lite.fields.protocol import Field, mixing_weights, time_features
 
 __all__ = [
     "AutogradPotential",
@@ -20,5 +20,4 @@ __all__ = [
     "Potential",
     "mixing_weights",
     "time_features",
-    "times_of",
 ]

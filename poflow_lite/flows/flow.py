@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poflow_lite.fields import Field, Force, mixing_weights, times_of
+from poflow_lite.fields import Field, Force, mixing_weights
+from poflow_lite.fields.protocol import times_of
 from poflow_lite.objectives import hamilton_jacobi_residual
 
 
@@ -267,8 +268,7 @@ class Flow(nn.Module):
             found = self._log_det(self.field, stages, self.method, generator).unflatten(1, (len(steps), -1)).sum(2)
             return -found if backwards else found
 
-        clock = torch.tensor(clock, dtype=z.dtype)
-        return Trajectory(positions, log_det, velocity, y, clock)
+        return Trajectory(positions, log_det, velocity, y, torch.tensor(clock, dtype=z.dtype))
 
     def residuals(self, trajectory: Trajectory, force: Force | None = None) -> Tensor:
         """R = ∂_t u + ½‖∇u‖² - f where each step starts, for a field with a potential and a rising clock: (B, n)."""

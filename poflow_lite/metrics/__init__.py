@@ -7,6 +7,7 @@ on the order in which they are computed. A model is anything with the methods of
 from poflow_lite.metrics.assignment import (
     Donors,
     FieldUse,
+    as_asked,
     clustering_accuracy,
     field_use,
     infer_all,
@@ -39,6 +40,7 @@ __all__ = [
     "MedianFrame",
     "OrderGaps",
     "VPScore",
+    "as_asked",
     "bracket_shares",
     "clustering_accuracy",
     "dci",

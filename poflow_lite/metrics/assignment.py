@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -95,6 +96,13 @@ def with_coefficients(sequences: Sequences, change: Callable[[Batch], Batch]) ->
     asked = copy.copy(sequences)
     asked.batch = lambda *arguments, **options: change(sequences.batch(*arguments, **options))
     return asked
+
+
+def as_asked(model: Any, sequences: Sequences) -> Sequences:
+    """Sequences as a model is to be asked about them: by k, or by what it reads off them where it knows no k."""
+    if getattr(model, "names_k", None) is not False:
+        return sequences
+    return with_coefficients(sequences, partial(with_own_coefficients, model))
 
 
 class Donors:

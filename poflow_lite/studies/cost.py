@@ -26,7 +26,7 @@ from torch import nn
 
 from poflow_lite import plotting
 from poflow_lite.datasets import Sequences
-from poflow_lite.experiments import MODELS, load_run, recipe, sequences, train_recipe
+from poflow_lite.experiments import load_run, recipe, sequences, train_recipe
 from poflow_lite.io import machine, require_known
 from poflow_lite.metrics import equivariance_errors, persistence, predict
 from poflow_lite.operators import AffineMaps, training_latents, with_operator
@@ -44,7 +44,7 @@ Cells = dict[str, dict[str, Any]]
 def cells(
     data: str = "digits",
     budget: str = "lecture",
-    models: Sequence[str] = tuple(MODELS),
+    models: Sequence[str] = comparison.COMPARED,
     axes: Sequence[str] = tuple(AXES),
     seeds: Sequence[Seed] = (0,),
     steps: Sequence[Count] = (125, 250, 500, 1000, 2000),
