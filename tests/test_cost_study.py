@@ -60,7 +60,8 @@ def test_operations_of_transport_are_those_that_pytorch_counts(changes, k):
     settings, _ = settings_at("flow-factorized", "batch_size", 6, **TINY | changes)
     model = build_model("flow-factorized", settings, transformations=k)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.rollout(torch.randn(6, settings.latent), torch.arange(6) % k, range(settings.horizon + 1))
+        path = model.rollout(torch.randn(6, settings.latent), torch.arange(6) % k, range(settings.horizon + 1))
+        assert path.log_det.shape == (6, settings.horizon)
     factorisation = 6 * settings.horizon * settings.latent**3 / 3
     assert measures.transport_operations(settings, k) - factorisation == counter.get_total_flops() / 2
 

@@ -196,14 +196,16 @@ def fit_exponent(values: Sequence[float], times: Any, last: int = 3, resamples: 
 def transport_operations(settings: Recipe, transformations: int = STANDARD_K) -> float:
     """Multiplications of a rollout with exact densities, O(T B (K m d + K m d² + d³)), forward.
 
-    For each of T B points: h = W z + V φ̂ twice, K m (d + f) each; ∇u from it, K m d and K d (d + f); its Hessian, one
-    matrix product of K m d² + K d²; and log |det(I + H)| by an LU factorisation, d³/3. Here f = 2 + 2 F features of t.
-    All K potentials are evaluated for every sample. Below d = 3 K m the Hessian costs more than its factorisation.
+    For each of T B points: W z, K m d; ∇u from it, K (m + d) d, and C φ̂, d f; for the density h = W z + V φ̂ again,
+    K m (d + f), the Hessian, one matrix product of K m d² + K d², and log |det(I + H)| by an LU factorisation, d³/3.
+    Once a rollout, V φ̂ for T times and C for B samples. Here f = 2 + 2 F features of t. All K potentials are evaluated
+    for every sample. Below d = 3 K m the Hessian costs more than its factorisation.
     """
     d, m, k, f = settings.latent, settings.width, transformations, 2 + 2 * settings.frequencies
-    gradient = k * m * (d + f) + k * m * d + k * d * (d + f)
+    gradient = k * m * d + k * (m + d) * d + d * f
     hessian = k * m * (d + f) + k * m * d**2 + k * d**2
-    return settings.horizon * settings.batch_size * (gradient + hessian + d**3 / 3)
+    once = settings.horizon * k * m * f + settings.batch_size * k * d * f
+    return settings.horizon * settings.batch_size * (gradient + hessian + d**3 / 3) + once
 
 
 def network_operations(settings: Recipe, transformations: int = STANDARD_K) -> float:

@@ -222,11 +222,11 @@ def _run_left(
     run_cell = joblib.delayed(_run_cell)
     bar = tqdm(total=len(cells), disable=not progress, desc="cells", unit="cell")
     with bar, _parallel(backend, jobs) as parallel:
-        for attempt in range(1, ATTEMPTS + 1):
-            left = [
-                name for name, folder in folders.items() if name not in failures and not _is_done(folder, cells[name])
-            ]
+        for _ in range(ATTEMPTS):
+            left = [name for name in cells if name not in failures and not _is_done(folders[name], cells[name])]
             bar.update(len(cells) - len(left) - bar.n)
+            if not left:
+                break
             calls = [run_cell(work, prepare_folder(folders[name]), dict(cells[name]), threads) for name in left]
             try:
                 for name, error in parallel(calls):
@@ -234,15 +234,14 @@ def _run_left(
                     if error:
                         failures[name] = error
                         bar.write(f"{name} failed: {error} (see {folders[name] / ERROR})")
-                break
             except Exception as error:  # no cell's, which keeps its own: a process died, or the cluster
-                if attempt == ATTEMPTS:
-                    raise RuntimeError(
-                        f"{backend} lost a process {ATTEMPTS} times ({type(error).__name__}): what is finished is kept "
-                        f"in {out}, and the same call goes on with the rest; if memory was short, give fewer jobs"
-                    ) from error
-                warnings.warn(
-                    f"{backend} lost a process ({type(error).__name__}): its cells are run again", stacklevel=3
+                lost = type(error).__name__
+                warnings.warn(f"{backend} lost a process ({lost}): its cells are run again", stacklevel=3)
+        else:
+            if any(name not in failures and _read(folders[name]) is None for name in cells):
+                raise RuntimeError(
+                    f"{backend} lost processes {ATTEMPTS} times: what is finished is kept in {out}, and the same call "
+                    "goes on with the rest; if memory was short, give fewer jobs"
                 )
     found = {name: _read(folder) for name, folder in folders.items()}
     return {name: cell["result"] for name, cell in found.items() if cell is not None}, failures
