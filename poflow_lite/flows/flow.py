@@ -32,7 +32,7 @@ class Trajectory:
         times: (n+1,), frames.
 
     Args:
-        log_det: (B, n), or a function that finds it: determinants are dear, and worked out only where they are read.
+        log_det: (B, n), or a function that finds it where it is read, with gradients or without as is the rule there.
     """
 
     def __init__(

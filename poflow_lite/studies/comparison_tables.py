@@ -71,13 +71,13 @@ def best_operators(result: Result) -> dict[str, str]:
 def margins(result: Result, ours: str = "flow-factorized") -> dict[str, dict[str, float]]:
     """How far the flow of ``ours`` lies below the best baseline under each operator: operator ↦ k ↦ share.
 
-    0.3 is an error 30 % below, a negative share one above. Baselines are all models but ``ours`` and the weakly
-    supervised one, which is the same model; their own motions, "roll" and PoFlow's "flow", are operators as well.
+    0.3 is an error 30 % below, a negative share one above. Baselines are all models but ``ours``, the weakly supervised
+    one and the free flow, its variants; their own motions, "roll" and PoFlow's "flow", are operators as well.
     """
     means = _means(result)
     if (ours, "flow") not in means.index:
         return {}
-    rivals = means[[not model.startswith((ours, "weakly-supervised")) for model, _ in means.index]]
+    rivals = means[[not model.startswith((ours, "weakly-supervised", "free-flow")) for model, _ in means.index]]
     best = rivals.drop("floor", level="operator", errors="ignore").groupby("operator", sort=False).min()
     return (1 - means.loc[(ours, "flow")] / best).to_dict("index")
 
@@ -97,7 +97,8 @@ def table(result: Result) -> pd.DataFrame:
             forms = dict.fromkeys(errors, ".0f") | FORMS
             texts = {name: mean_and_spread(_known(shown[name]), form) for name, form in forms.items()}
             lines.append({"": mark, "model": model, "moved by": operator, **texts})
-    return pd.DataFrame(lines).fillna("").rename(columns={"vp_score": "VP score"})
+    found = pd.DataFrame(lines).fillna("").rename(columns={"vp_score": "VP score"})
+    return found.loc[:, (found != "").any()]  # what was not measured has no column
 
 
 def _known(values: pd.Series) -> list[float | None]:
