@@ -60,7 +60,8 @@ class _EulerPath(torch.autograd.Function):
         points, sizes = path[:, :-1].transpose(0, 1), (len(inner), len(outer) - len(inner))  # (n, B, d)
         copies = sizes[1] // path.shape[2]
         turned = torch.tanh(points @ inner.T + hidden[:, None])
-        bend, back = 1 - turned.square(), torch.cat([inner] + [torch.eye(path.shape[2]).to(inner)] * copies)
+        eye = torch.eye(path.shape[2], dtype=inner.dtype, device=inner.device)
+        bend, back = 1 - turned.square(), torch.cat([inner] + [eye] * copies)
         bend = gate * torch.cat([bend, torch.ones_like(gate[:, sizes[0] :]).expand(len(bend), -1, -1)], 2)
         costate, pushes, bends, onto = slope[:, -1], [], [], outer.T
         for own, further, h in zip(bend.unbind()[::-1], slope.unbind(1)[-2::-1], ctx.h[::-1], strict=True):
