@@ -179,6 +179,7 @@ def comparison_dots(found: pd.DataFrame, no_motion: Mapping[str, float], title: 
             **looks,
         )
         axis.set(xlabel=heading, ylabel="")
+        axis.locator_params(axis="x", nbins=5)
         axis.grid(axis="y", linewidth=0.4, alpha=0.6)
     for axis in axes.flat[: len(no_motion)]:
         axis.axvline(1.0, color="0.4", linewidth=0.8, linestyle="--")
