@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 __all__ = ["Autocast", "ConvDecoder", "ConvEncoder", "PatchDecoder", "PatchEncoder", "TransformationEncoder"]
 
+PATCH = 4
+"""Pixels along the side of a patch."""
 DARK = -2.5
 """Logit of the pixels that a :class:`PatchDecoder` starts with."""
 
@@ -91,15 +93,15 @@ class ConvDecoder(nn.Module):
         return self.network(z)
 
 
-def _patch_shape(image_shape: tuple[int, int, int], patch: int) -> tuple[int, int]:
+def _patch_shape(image_shape: tuple[int, int, int]) -> tuple[int, int]:
     """How many patches there are of each side."""
     _, height, width = image_shape
-    if height % patch or width % patch:
+    if height % PATCH or width % PATCH:
         raise ValueError(
-            f"images are cut into patches of {patch}×{patch}, so height and width must be multiples of {patch}, got "
+            f"images are cut into patches of {PATCH}×{PATCH}, so height and width must be multiples of {PATCH}, got "
             f"{height}×{width}: use strided convolutions (network=strided), or resize the images"
         )
-    return height // patch, width // patch
+    return height // PATCH, width // PATCH
 
 
 class PatchEncoder(nn.Module):
@@ -108,26 +110,18 @@ class PatchEncoder(nn.Module):
     For small images, where a convolution at full resolution costs more than it teaches.
 
     Args:
-        image_shape: (C, H, W); H and W multiples of the patch.
+        image_shape: (C, H, W); H and W multiples of :data:`PATCH`.
         latent: d.
         channels: one number: features of a patch.
         hidden: width of the dense layer.
-        patch: pixels along its side.
     """
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        latent: int,
-        channels: tuple[int] = (32,),
-        hidden: int = 256,
-        patch: int = 4,
-    ):
+    def __init__(self, image_shape: tuple[int, int, int], latent: int, channels: tuple[int] = (32,), hidden: int = 256):
         super().__init__()
-        (features,), count = channels, math.prod(_patch_shape(image_shape, patch))
+        (features,), count = channels, math.prod(_patch_shape(image_shape))
         self.image_shape, self.latent = tuple(image_shape), latent
         self.network = nn.Sequential(
-            *(nn.Conv2d(image_shape[0], features, patch, stride=patch), nn.SiLU(), nn.Flatten()),
+            *(nn.Conv2d(image_shape[0], features, PATCH, stride=PATCH), nn.SiLU(), nn.Flatten()),
             *(nn.Linear(features * count, hidden), nn.SiLU(), nn.Linear(hidden, 2 * latent)),
         )
 
@@ -140,22 +134,15 @@ class PatchDecoder(nn.Module):
     Args: as for :class:`PatchEncoder`. Its images start dark, as those of handwritten characters are.
     """
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        latent: int,
-        channels: tuple[int] = (32,),
-        hidden: int = 256,
-        patch: int = 4,
-    ):
+    def __init__(self, image_shape: tuple[int, int, int], latent: int, channels: tuple[int] = (32,), hidden: int = 256):
         super().__init__()
-        (features,), shape = channels, _patch_shape(image_shape, patch)
+        (features,), shape = channels, _patch_shape(image_shape)
         self.latent = latent
-        pixels = nn.Conv2d(features, image_shape[0] * patch**2, kernel_size=3, padding=1)
+        pixels = nn.Conv2d(features, image_shape[0] * PATCH**2, kernel_size=3, padding=1)
         nn.init.constant_(pixels.bias, DARK)
         self.network = nn.Sequential(
             *(nn.Linear(latent, hidden), nn.SiLU(), nn.Linear(hidden, features * math.prod(shape)), nn.SiLU()),
-            *(nn.Unflatten(1, (features, *shape)), pixels, nn.PixelShuffle(patch)),
+            *(nn.Unflatten(1, (features, *shape)), pixels, nn.PixelShuffle(PATCH)),
         )
 
     forward = ConvDecoder.forward

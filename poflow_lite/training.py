@@ -162,22 +162,23 @@ def fit(
     model.to(device).train()
     optimizer = _adam(model, schedule)
     first, history, saved = 0, [], time.perf_counter()
+    record = {"run": run, "notes": notes}
     if checkpoint is not None:
-        checkpoint_bytes(model, {"run": run, "notes": notes})
-        if resume and Path(checkpoint).is_file():
-            first, history = _restore(Path(checkpoint), model, optimizer, run, schedule.steps)
+        checkpoint = Path(checkpoint)
+        checkpoint_bytes(model, record)
+        if resume and checkpoint.is_file():
+            first, history = _restore(checkpoint, model, optimizer, run, schedule.steps)
     began = saved - (history[-1]["seconds"] if history else 0.0)
 
-    here = torch.device(device).type == "cpu"
     bar = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, disable=not progress,
                desc="training", unit="step", mininterval=0.5)  # fmt: skip
     for step in bar:
         batch = sample(step_generator(seed, step, "data")).to(device)
         terms = model.terms(batch, step_generator(seed, step, "noise", device))
-        done = step + 1
-        last = done == schedule.steps
+        last = (done := step + 1) == schedule.steps
         logged = done % log_every == 0 or last
-        loss = _descend(model, terms, optimizer, schedule, step, look=logged or here)
+        look = logged or torch.device(device).type == "cpu"  # a GPU is not waited for
+        loss = _descend(model, terms, optimizer, schedule, step, look)
         if logged:
             summary = terms.summary()
             entry = {"step": done, "seconds": time.perf_counter() - began, "learning_rate": schedule.rate(step)}
@@ -186,8 +187,7 @@ def fit(
         if last and finish is not None:
             finish()
         if checkpoint is not None and (last or time.perf_counter() - saved >= save_every_seconds):
-            record = {"run": run, "notes": notes, "step": done, "history": history}
-            save_checkpoint(Path(checkpoint), model, record, optimizer)
+            save_checkpoint(checkpoint, model, record | {"step": done, "history": history}, optimizer)
             saved = time.perf_counter()
     model.eval()
     return history

@@ -88,7 +88,7 @@ STILLS = {
     "full": Recipe(steps=10_000, likelihood_images=200),
 }
 _PATCHES = {"network": "patches", "channels": (32,)}
-_MNIST_10K = {  # of networks, batches and steps tried for three minutes on two cores, the best on validation images
+_MNIST_10K = {  # networks and batches that learned most in a minute on two cores, of some dozen, on validation images
     "smoke": replace(_SMOKE, **_PATCHES),
     "lecture": Recipe(steps=3000, batch_size=64, **_PATCHES),
     "full": Recipe(steps=20_000, batch_size=64, **_PATCHES, likelihood_images=200),
