@@ -1,0 +1,178 @@
+"""Tuning: every model over the same values of β and over those of one weight of its own, on validation images."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from poflow_lite import plotting
+from poflow_lite.experiments import Recipe, load_run, measure_operators, recipe, sequences, train_recipe
+from poflow_lite.io import require_known
+from poflow_lite.settings import Count, Seed
+from poflow_lite.studies.study import Study, mean_and_spread
+from poflow_lite.training import resolve_device
+
+BETAS = (0.003, 0.01, 0.03, 0.1, 0.3)
+OWN: dict[str, tuple[str, tuple[float, ...]] | None] = {
+    "beta-vae": None,
+    "factor-vae": ("gamma", (0.03, 0.1, 0.3)),
+    "slow-vae": ("transition", (0.003, 0.01, 0.03)),
+    "topographic-vae": ("capsules", (2, 4, 8)),
+    "poflow": ("wave", (0.3, 1.0, 3.0)),
+    "flow-factorized": ("autoencoding", (0.05, 0.2, 0.8)),
+    "free-flow": ("autoencoding", (0.2, 0.5, 1.0)),
+    "weakly-supervised": ("autoencoding", (0.05, 0.2, 0.8)),
+    "msp": ("rows", (4, 8, 16)),
+}
+"""Model ↦ its own weight and the values that are tried of it; the plain VAE has neither this nor β."""
+
+
+def cells(
+    data: str = "mnist-10k",
+    budget: str = "lecture",
+    models: Sequence[str] = tuple(OWN),
+    seeds: Sequence[Seed] = (0, 1),
+    betas: Sequence[float] = BETAS,
+    steps: Count = 800,
+    images: Count = 300,
+    device: str = "auto",
+) -> dict[str, dict[str, Any]]:
+    """A cell for each model, seed and value: of β with its own weight as it is by default, and of that weight.
+
+    Args:
+        data, budget: see :data:`datasets.DATASETS`, :data:`experiments.BUDGETS`.
+        models: of :data:`OWN`.
+        seeds: of the runs.
+        betas: values of β, for all models alike.
+        steps: of each training.
+        images: validation images that are measured, at most, the first ones.
+        device: "auto", "cpu" or "cuda".
+    """
+    resolve_device(device)
+    common = {"data": data, "budget": budget, "steps": steps, "images": images, "device": device}
+    grid = {}
+    for seed, model in itertools.product(seeds, models):
+        require_known("model that is tuned", model, OWN)
+        for varied, weights in _tried(model, recipe(data, budget, model), betas):
+            recipe(data, budget, model, **weights)  # a value that does not fit fails now
+            name = f"{model}-{varied}-{weights[varied]}-seed-{seed}"
+            grid[name] = {"model": model, "seed": seed, "varied": varied, "weights": weights, **common}
+    return grid
+
+
+def _tried(model: str, usual: Recipe, betas: Sequence[float]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Each training of a model: what is varied, and all its weights. The default of its own is among those of β."""
+    name, values = OWN[model] or ("", ())
+    own = {name: usual.options[name]} if name else {}
+    yield from (("beta", {"beta": beta, **own}) for beta in betas)
+    yield from ((name, {"beta": usual.beta, name: value}) for value in values if value != own[name])
+
+
+def measure(
+    folder: Path,
+    model: str,
+    seed: int,
+    varied: str,
+    weights: Mapping[str, float],
+    data: str,
+    budget: str,
+    steps: int,
+    images: int,
+    device: str,
+) -> dict[str, Any]:
+    """Train, then move validation images by the ridge map and by the model's own motion: "errors", operator ↦ error."""
+    how = {"seed": seed, "device": device, "resume": True, "progress": False}
+    run = load_run(train_recipe(model, data, budget, folder, **how, steps=steps, **weights), device)
+    training, validation = (sequences(data, split, run.settings) for split in ("train", "validation"))
+    shown = validation.first(images)
+    found = measure_operators(
+        run.model, training, shown, operators=["linear"], scores=False, operator_images=1000, median_images=1
+    )
+    unit = found["references"]["no_motion"]
+    errors = {
+        name: mean(error / unit[k] for k, error in entry["equivariance_error"].items())
+        for name, entry in found["operators"].items()
+    }
+    return {"data_set": f"{validation.name}, {len(shown):,} measured", "errors": errors}
+
+
+# --- table and figure ---------------------------------------------------------------------------------------------
+
+
+def choices(result: Mapping[str, Any]) -> pd.DataFrame:
+    """A row for each model and setting: "model", "setting", "chosen", and "errors", value ↦ one for each seed.
+
+    The error of a training is that of the operator with the least one, mean over transformations, ÷ no motion; "own",
+    which looks at a second frame, is left out. The value with the least mean over seeds is chosen.
+    """
+    lines = []
+    for model in dict.fromkeys(cell["model"] for cell in result["cells"]):
+        runs = [cell for cell in result["cells"] if cell["model"] == model]
+        for name in dict.fromkeys(cell["varied"] for cell in runs):
+            usual = {cell["weights"]["beta"] for cell in runs if cell["varied"] != "beta"}
+            errors: dict[float, list[float]] = {}
+            for cell in runs:
+                if cell["varied"] == name or (name != "beta" and cell["weights"]["beta"] in usual):
+                    least = min(error for operator, error in cell["errors"].items() if operator != "own")
+                    errors.setdefault(cell["weights"][name], []).append(least)
+            chosen = min(errors, key=lambda value: mean(errors[value]))
+            lines.append({"model": model, "setting": name, "chosen": chosen, "errors": dict(sorted(errors.items()))})
+    return pd.DataFrame(lines)
+
+
+def table(result: Mapping[str, Any]) -> pd.DataFrame:
+    """A row for each model and setting: what was chosen, and the mean ± spread over seeds of every value."""
+    found = choices(result)
+    texts = [
+        ", ".join(f"{value:g}: {mean_and_spread(errors, '.3f')}" for value, errors in tried.items())
+        for tried in found["errors"]
+    ]
+    edge = [chosen in (min(tried), max(tried)) for chosen, tried in zip(found["chosen"], found["errors"], strict=True)]
+    shown = found.drop(columns="errors").assign(**{"value: error ÷ no motion": texts})
+    return shown.assign(chosen=[f"{v:g}{' (edge)' * e}" for v, e in zip(found["chosen"], edge, strict=True)])
+
+
+def notes(result: Mapping[str, Any]) -> list[str]:
+    """What the errors are."""
+    cell = result["cells"][0]
+    return [
+        f"{cell['data_set']}, {cell['steps']:,} steps, seeds {', '.join(map(str, result['settings']['seeds']))}: "
+        "mean error over transformations ÷ that of no motion, by the operator with the least one (ridge map, the model's own "
+        "motion), mean ± standard deviation over seeds. The least mean is chosen."
+    ]
+
+
+def figure(result: Mapping[str, Any]) -> Figure:
+    """One panel for each setting: error against its values, one line a model."""
+    found = choices(result)
+    names = list(found["setting"].unique())
+    fig, axes = plotting.figure(11, 2.6 * -(-len(names) // 4), -(-len(names) // 4), 4, squeeze=False, sharey=True)
+    models = list(found["model"].unique())
+    for name, axis in zip(names, axes.flat, strict=False):
+        for _, line in found[found["setting"] == name].iterrows():
+            i = models.index(line["model"])
+            means = [mean(errors) for errors in line["errors"].values()]
+            axis.plot(list(line["errors"]), means, color=plotting.COLORS[i % 10], marker=plotting.MARKERS[i % 8], ms=4)
+        axis.set(xscale="log", xlabel=name)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("error ÷ no motion")
+    handles = [
+        Line2D([], [], color=plotting.COLORS[i % 10], marker=plotting.MARKERS[i % 8], label=model)
+        for i, model in enumerate(models)
+    ]
+    fig.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    return fig
+
+
+STUDY = Study(
+    "tuning", cells, measure, table, figure, notes, smoke={"models": ("slow-vae",), "seeds": (0,), "steps": 12}
+)
