@@ -52,7 +52,7 @@ def test_demo_trains_measures_and_draws_and_can_be_run_again(run, tmp_path):
     for _ in range(2):
         code, out, _ = run("demo", "--budget", "smoke", "--out", tmp_path)
         assert code == 0
-    for word in ("scale", "rotate", "hue", "no motion", "median frame", "reconstruction floor", "ceiling", "digits"):
+    for word in ("scale", "rotate", "hue", "no motion", "median frame", "reconstruction floor", "ceiling", "MNIST-10k"):
         assert word in out
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert f"{metrics['equivariance_error']['hue']:.0f}" in out

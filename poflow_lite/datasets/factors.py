@@ -199,6 +199,12 @@ class FactorSequences(Sequences):
         fewer.starts = self.starts[:, :count]
         return fewer
 
+    def to(self, device: torch.device | str) -> FactorSequences:
+        """Rendered scenes are rendered there; images that are read stay where they are."""
+        moved = copy.copy(self)
+        moved.images = self.images.to(device) if hasattr(self.images, "to") else self.images
+        return moved
+
     def grid_indices(
         self, indices: Tensor, k: Tensor, times: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:

@@ -49,7 +49,7 @@ class AllAtOnce(TransformationSequences):
         if k.ndim == 1:
             return super().progress(k, times)
         amounts = torch.stack([each.path(times.to(k)) for each in self.transformations], -1)
-        return (k[:, None] * amounts).to(self.images)
+        return (k[:, None] * amounts).to(self.images.dtype)
 
     def _require_motion(self, indices: Tensor, k: Tensor) -> None:
         if k.ndim < 2:

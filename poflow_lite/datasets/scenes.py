@@ -63,6 +63,11 @@ class Scene:
         self._hits = cached if self.lighting else self._trace
         self._layers = Cache(self._light_up)
 
+    def to(self, device: torch.device | str) -> Scene:
+        """The same scene, rendered on ``device``; itself, with what it has traced, if it is there already."""
+        device = torch.device(device)
+        return self if device == self.device else type(self)(self.size, device, self.samples)
+
     @torch.no_grad()
     def frames(self, index: Tensor, chunk: int = 32) -> Tensor:
         """Images of grid indices (...): (..., 3, H, W), uint8, ``chunk`` of them at once."""

@@ -155,6 +155,10 @@ class Sequences:
         """The same protocol on the first ``count`` images, or on all where there are fewer."""
         raise NotImplementedError
 
+    def to(self, device: torch.device | str) -> Sequences:
+        """The same sequences, whose frames are made on ``device``; random draws stay on the CPU. Here: as they are."""
+        return self
+
     def frames(self, indices: Tensor, k: Tensor, times: Tensor, generator: torch.Generator | None) -> Tensor:
         """Frames (B, n, C, H, W) in [0, 1] of given images (B,), transformations (B,) and times (B, n), all checked."""
         raise NotImplementedError
@@ -277,9 +281,14 @@ class TransformationSequences(Sequences):
         fewer.images = self.images[:count]
         return fewer
 
+    def to(self, device: torch.device | str) -> TransformationSequences:
+        moved = copy.copy(self)
+        moved.images = self.images.to(device)
+        return moved
+
     def frames(self, indices: Tensor, k: Tensor, times: Tensor, generator: torch.Generator | None) -> Tensor:
         start = self.start_pose(len(k), generator) if self.start == "random" else None
-        return self.render(self.images[indices], self.progress(k, times), start)
+        return self.render(self.images[indices.to(self.images.device)], self.progress(k, times), start)
 
     def poses(self, k: Tensor, times: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Parameters of all transformations at given times (B, n), those of the start included: (B, n, K)."""
@@ -308,6 +317,7 @@ class TransformationSequences(Sequences):
         moves later acts on what is there.
         """
         batch, frames = pose.shape[:2]
+        pose, start = pose.to(images.device), None if start is None else start.to(images.device)
         matrix = pose_matrix(pose, self.transformations)
         if start is not None:
             first = pose_matrix(start[:, None], self.transformations)
@@ -381,6 +391,11 @@ class ClipSequences(Sequences):
     def is_labelled(self, indices: Tensor) -> Tensor:
         return self.rank[indices] < self.labelled
 
+    def to(self, device: torch.device | str) -> ClipSequences:
+        moved = copy.copy(self)
+        moved.clips = self.clips.to(device)
+        return moved
+
     def frames(self, indices: Tensor, k: Tensor, times: Tensor, generator: torch.Generator | None) -> Tensor:
         if (wrong := (self.k[indices] != k).nonzero()).numel():
             row = int(wrong[0])
@@ -388,4 +403,4 @@ class ClipSequences(Sequences):
                 f"clip {int(indices[row])} shows {self.names[self.k[indices[row]]]}, not {self.names[k[row]]}: "
                 "of(k) gives the clips of a class"
             )
-        return self.clips[indices[:, None], times]
+        return self.clips[indices[:, None].to(self.clips.device), times.to(self.clips.device)]

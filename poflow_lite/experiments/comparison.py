@@ -21,7 +21,9 @@ from poflow_lite.metrics import (
     MedianFrame,
     clustering_accuracy,
     equivariance_errors,
+    every_sequence,
     generated_pairs,
+    log_evidence,
     log_likelihood,
     persistence,
     predict,
@@ -42,6 +44,8 @@ COMPARED = ("identity", "traversal", "translation", "linear")
 
 Operators = Iterable[str] | Mapping[str, Callable[..., LatentOperator]]
 Metrics = Mapping[str, Callable[[Any, Sequences], Any]]
+Asking = tuple[Any, Callable[[Sequences], Sequences]]
+"""A model as it moves, and how it is asked about sequences."""
 
 
 @checks_arguments
@@ -50,6 +54,7 @@ def measure_operators(
     training: Sequences,
     held_out: Sequences,
     *,
+    validation: Sequences | None = None,
     operators: Operators | None = None,
     likelihood_images: Count = 64,
     samples: Count = 100,
@@ -65,6 +70,7 @@ def measure_operators(
         model: with the methods of :class:`models.VAE`.
         training: operators and the median frame are fitted to these, and to nothing else.
         held_out: measured; every image under every transformation.
+        validation: choose the operator, which alone is given ``scores``; without it, all are.
         operators: names of :data:`operators.OPERATORS`, or entries like its own, name ↦ fit; :data:`COMPARED` by
             default. The model's own motion always joins, by the name in ``model.motion``.
         likelihood_images, samples: for :func:`metrics.log_likelihood`.
@@ -76,10 +82,10 @@ def measure_operators(
     Returns:
         "references" ("no_motion", "median_frame", "reconstruction_floor"), each k ↦ error, and "operators", each with
         "equivariance_error", k ↦ error, and ``metrics``; errors in L1 pixel intensities summed over frames. With
-        ``scores`` also "vp_score", "log_likelihood" (:class:`metrics.LogLikelihood`, by name) and "extrapolation", the
-        error over frames T+1 to 2T of still images, of each operator. A model that reads its motion off a sequence is
-        moved by what it reads there ("own") and off another sequence of the same k ("swapped"): if what it reads is the
-        motion and not the image, the two agree. "clustering_accuracy" of a model that names k.
+        ``validation``, "validation_error" of each beside it, and "chosen", the operator with the least one. With
+        ``scores``, those of :func:`_scores`. A model that reads its motion off a sequence is moved by what it reads
+        there ("own", never chosen, as it sees a second frame) and off another sequence of the same k ("swapped"): if
+        what it reads is the motion and not the image, the two agree. "clustering_accuracy" of a model that names k.
 
     Raises:
         ValueError: for an unknown operator; the message lists the known ones.
@@ -87,34 +93,82 @@ def measure_operators(
     """
     require_trained(model)
     fitted = fit_operators(model, training, _entries(operators), operator_images, seed)
-    moved = {name: with_operator(model, operator) for name, operator in fitted.items()}
-    references = {
-        "no_motion": persistence,
-        "median_frame": MedianFrame(training, median_images, torch.Generator().manual_seed(seed)),
-        "reconstruction_floor": partial(reconstruct, model),
-    }
-    predictors = {(name,): partial(predict, own) for name, own in moved.items()}  # a tuple is no reference's name
-    errors_of = partial(equivariance_errors, device=next(model.parameters()).device)
-    errors = errors_of({**references, **predictors}, held_out)
-    likelihood = partial(log_likelihood, images=likelihood_images, samples=samples, seed=seed)
-    found: dict[str, Any] = {"references": {name: errors[name] for name in references}, "operators": {}}
-    asking = {**dict.fromkeys(moved, _as_told), **_by_example(model, training)}
-    for name, ask in asking.items():
-        own, asked = moved.get(name, model), ask(held_out)
-        predictor = {(name,): partial(predict, own)}
-        entry = {"equivariance_error": (errors if name in moved else errors_of(predictor, asked))[(name,)]}
-        if scores:
-            entry["log_likelihood"] = asdict(likelihood(own, asked))
-            entry["vp_score"] = vp_score(*generated_pairs(predictor[(name,)], asked), seeds=[seed]).mean
-            if isinstance(held_out, TransformationSequences):  # can be rendered beyond T
-                longer = copy.copy(held_out)
-                longer.horizon = 2 * held_out.horizon
-                whole = errors_of(predictor, ask(longer))[(name,)]
-                entry["extrapolation"] = {k: error - entry["equivariance_error"][k] for k, error in whole.items()}
-        found["operators"][name] = entry | {metric: of(own, asked) for metric, of in (metrics or {}).items()}
+    asking: dict[str, Asking] = {name: (with_operator(model, fit), _as_told) for name, fit in fitted.items()}
+    asking |= {name: (model, ask) for name, ask in _by_example(model, training).items()}
+    median = MedianFrame(training, median_images, torch.Generator().manual_seed(seed))
+    references = {"no_motion": persistence, "median_frame": median, "reconstruction_floor": partial(reconstruct, model)}
+    device = next(model.parameters()).device
+    found: dict[str, Any] = {"references": equivariance_errors(references, held_out, device=device), "operators": {}}
+    errors = _errors(asking, held_out)
+    for name, (own, ask) in asking.items():
+        entry = {metric: of(own, ask(held_out)) for metric, of in (metrics or {}).items()}
+        found["operators"][name] = {"equivariance_error": errors[name], **entry}
+    if validation is not None:
+        still = equivariance_errors({"": persistence}, validation)[""]
+        for name, own in _errors(asking, validation).items():
+            found["operators"][name]["validation_error"] = own
+        found["chosen"] = least(found["operators"], still)
+    if scores:
+        sizes = {"images": likelihood_images, "samples": samples, "seed": seed}
+        for name in [found["chosen"]] if validation is not None else asking:
+            own, ask = asking[name]
+            found["operators"][name] |= _scores(own, ask, held_out, errors[name], **sizes)
     if getattr(model, "names_k", False):
         found["clustering_accuracy"], _ = clustering_accuracy(model, held_out)
     return found
+
+
+def least(operators: Mapping[str, Mapping[str, Any]], still: Mapping[str, float]) -> str:
+    """The operator with the least error on validation images, ÷ that of no motion and mean over k; never "own"."""
+
+    def error(name: str) -> float:
+        return mean(error / (still[k] or math.inf) for k, error in operators[name]["validation_error"].items())
+
+    return min((name for name in operators if name != "own"), key=error)
+
+
+def _errors(asking: Mapping[str, Asking], sequences: Sequences) -> dict[str, dict[str, float]]:
+    """Equivariance errors of all ways to move a model; those that are told k see the same frames, rendered once."""
+    told = {name: partial(predict, own) for name, (own, ask) in asking.items() if ask is _as_told}
+    device = next(next(iter(asking.values()))[0].parameters()).device
+    errors = equivariance_errors(told, sequences, device=device)
+    for name, (own, ask) in asking.items():
+        if ask is not _as_told:
+            errors |= equivariance_errors({name: partial(predict, own)}, ask(sequences), device=device)
+    return errors
+
+
+def _scores(
+    own: Any, ask: Callable[[Sequences], Sequences], held_out: Sequences, errors: Mapping[str, float], **sizes: int
+) -> dict[str, Any]:
+    """What else is measured of one way to move a model.
+
+    "log_likelihood" (:class:`metrics.LogLikelihood`, by name), "vp_score", "naming", the share of sequences whose k has
+    the largest joint posterior, of what is told k, and of still images "extrapolation", the error over frames T+1 to
+    2T.
+    """
+    asked, predictor = ask(held_out), partial(predict, own)
+    found: dict[str, Any] = {
+        "log_likelihood": asdict(log_likelihood(own, asked, **sizes)),
+        "vp_score": vp_score(*generated_pairs(predictor, asked), seeds=[sizes["seed"]]).mean,
+    }
+    if isinstance(held_out, TransformationSequences):  # can be rendered beyond T
+        longer = copy.copy(held_out)
+        longer.horizon = 2 * held_out.horizon
+        whole = _errors({"": (own, ask)}, longer)[""]
+        found["extrapolation"] = {k: error - errors[k] for k, error in whole.items()}
+    if ask is _as_told:
+        found["naming"] = _naming(own, held_out.first(sizes["images"]), sizes["seed"])
+    return found
+
+
+def _naming(own: Any, held_out: Sequences, seed: int) -> float:
+    """The share of sequences whose true k has the largest posterior under the joint reading, from 10 draws of z_0."""
+    named = [
+        (log_evidence(own, batch, len(held_out.names), samples=10, seed=seed).argmax(1).cpu() == k).float()
+        for k, batch in every_sequence(held_out, batch_size=20, seed=seed)
+    ]
+    return torch.cat(named).mean().item()
 
 
 def _as_told(sequences: Sequences) -> Sequences:

@@ -38,6 +38,8 @@ def cells(
     split: Split = "test",
     images: Count = 2000,
     scores: Flag = True,
+    likelihood_images: Count = 200,
+    samples: Count = 100,
     device: str = "auto",
     changes: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -48,14 +50,17 @@ def cells(
         models: of :data:`experiments.MODELS`; by default the paper's, without labels and with, and its rivals.
         seeds: of the runs.
         vary: settings of the recipe and their values: every model is run with each. This is how settings are chosen.
-        split: "test" for figures that are reported, "validation" for choices.
+        split: "test" for figures that are reported, "validation" for choices. Operators are always chosen on
+            validation images, by as many as are measured.
         images: images that are measured, at most, the first ones.
-        scores: measure likelihoods and VP scores too, not only equivariance errors.
+        scores: measure likelihoods and VP scores of the chosen operator too, not only equivariance errors.
+        likelihood_images, samples: for :func:`metrics.log_likelihood`.
         device: "auto", "cpu" or "cuda".
         changes: settings that differ from the budget's recipe, in all models.
     """
     vary, changes = vary or {}, changes or {}
     common = {"data": data, "budget": budget, "split": split, "images": images, "scores": scores, "device": device}
+    common |= {"likelihood_images": likelihood_images, "samples": samples}
     runs = {}
     for seed, model, values in itertools.product(seeds, models, itertools.product(*vary.values())):
         variant = dict(zip(vary, values, strict=True))
@@ -102,21 +107,24 @@ def _measure_run(
     split: str,
     images: int,
     scores: bool,
+    likelihood_images: int,
+    samples: int,
     device: str,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Besides "data_set", "device" and "seconds" of training: what :func:`experiments.measure_operators` gives."""
     how = {"seed": seed, "device": device, "resume": True, "progress": False}
     run = load_run(train_recipe(model, data, budget, folder, **how, **settings), device)
-    training, held_out = (sequences(data, name, run.settings) for name in ("train", split))
+    training, validation, held_out = (sequences(data, name, run.settings) for name in ("train", "validation", split))
     shown = held_out.first(images)
-    sizes = {name: getattr(run.settings, name) for name in ("likelihood_images", "samples", "operator_images")}
-    sizes["median_images"] = min(2000, run.settings.test_images)
+    sizes = {"likelihood_images": likelihood_images, "samples": samples}
+    sizes |= {"operator_images": run.settings.operator_images, "median_images": min(2000, run.settings.test_images)}
+    how = {"validation": validation.first(images), "scores": scores, "seed": seed}
     return {
         "data_set": f"{held_out.name}, {len(shown):,} measured",
         "device": run.config["device"],
         "seconds": run.history[-1]["seconds"],
-        **measure_operators(run.model, training, shown, scores=scores, seed=seed, **sizes),
+        **measure_operators(run.model, training, shown, **how, **sizes),
     }
 
 
@@ -165,4 +173,13 @@ def step_costs(
     return {name: statistics.median(values[1:]) for name, values in taken.items()}
 
 
-STUDY = Study("comparison", cells, measure, table, figure, notes, alone, smoke={"images": 8})
+STUDY = Study(
+    "comparison",
+    cells,
+    measure,
+    table,
+    figure,
+    notes,
+    alone,
+    smoke={"images": 8, "likelihood_images": 2, "samples": 10},
+)

@@ -144,8 +144,8 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     cell = result["cells"][0]
     return [
         f"{cell['data_set']}, {cell['steps']:,} steps, seeds {', '.join(map(str, result['settings']['seeds']))}: "
-        "mean error over transformations ÷ that of no motion, by the operator with the least one (ridge map, the model's own "
-        "motion), mean ± standard deviation over seeds. The least mean is chosen."
+        "mean error over transformations ÷ that of no motion, by the operator with the least one (ridge map, the "
+        "model's own motion), mean ± standard deviation over seeds. The least mean is chosen."
     ]
 
 
