@@ -218,7 +218,7 @@ def test_the_command_that_stands_beside_a_record_asks_for_its_settings(run, monk
         (["train", "--set", "seeds=3"], "unknown setting 'seeds'; known: steps"),
         (["train", "--set", "hamilton_jacobi=-1"], "hamilton_jacobi must be greater than or equal to 0, got -1"),
         (["train", "--set", "field=curly"], "field must be 'gradient', 'free' or 'divergence-free', got 'curly'"),
-        (["study", "spelling"], "unknown study 'spelling'; known: comparison, ablations, generalisation, cost"),
+        (["study", "spelling"], "unknown study 'spelling'; known: tuning, comparison, ablations, generalisation, cost"),
         (["study", "comparison", "--set", "models=gan"], "unknown model 'gan'"),
         (
             ["study", "comparison", "--set", "colour=red"],

@@ -80,6 +80,17 @@ def test_names_of_data_sets_and_the_same_digits_under_five_transformations():
     torch.testing.assert_close(five.batch(torch.arange(20), 3).frames[:, 8], shifted, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("data", "options"), [("digits", {"start": "random"}), ("shapes3d-lite", {"pixels": 16})])
+def test_sequences_made_elsewhere_are_the_same(data, options):
+    """The frames are made there, by draws of this processor."""
+    here = load_sequences(data, "test", 3, **options)
+    batches = [which.sample(2, 2, torch.Generator().manual_seed(0)) for which in (here, here.to("cpu"))]
+    assert torch.equal(*(batch.frames for batch in batches))
+    there = here.to("meta").images
+    assert (there if data == "digits" else there.vector(1.0)).device.type == "meta"
+    assert (here.images if data == "digits" else here.images.vector(1.0)).device.type == "cpu", "a copy has moved"
+
+
 def test_a_share_of_the_images_classes_that_are_left_out_and_labels_for_some():
     whole = load_images("digits", "train")
     part = load_sequences("digits", "train", labelled=0.5, share=0.1, left_out=(9, 7))

@@ -326,6 +326,12 @@ def test_clips_of_every_type(given):
     torch.testing.assert_close(found, CLIPS, atol=1 / 255, rtol=0)
 
 
+def test_clips_elsewhere_are_drawn_by_the_same_numbers():
+    batches = [which.sample(4, 1, generator()) for which in (clips(), clips().to("cpu"))]
+    assert torch.equal(*(batch.frames for batch in batches))
+    assert clips().to("meta").sample(4, 1, generator()).frames.device.type == "meta"
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -10,6 +10,7 @@ from poflow_lite.datasets.catalogue import (
     load_sequences,
     register,
 )
+from poflow_lite.datasets.clips import ClipSequences
 from poflow_lite.datasets.clouds import PAIRS, Clouds, GaussianCloud, eight_gaussians, sample_pair, two_moons
 from poflow_lite.datasets.factors import (
     FALCOR3D,
@@ -39,7 +40,7 @@ from poflow_lite.datasets.images import (
 )
 from poflow_lite.datasets.motions import AllAtOnce, Motion, Segment, noisy, occluded, render_motion
 from poflow_lite.datasets.scenes import SCENES, Scene, load_scene
-from poflow_lite.datasets.sequences import Batch, ClipSequences, Sequences, TransformationSequences
+from poflow_lite.datasets.sequences import Batch, Sequences, TransformationSequences
 from poflow_lite.datasets.transformations import (
     FIVE_TRANSFORMATIONS,
     HUE,

@@ -106,7 +106,7 @@ def leads(result: Result, ours: str = "free-flow") -> pd.DataFrame:
     from scipy.stats import t
 
     found = rows(result).set_index(["model", "operator"])
-    chosen = {model: found.loc[(model, operator)] for model, operator in best_operators(result).items()}
+    chosen = {model: found.loc[[(model, operator)]] for model, operator in best_operators(result).items()}
     lines, names = [], list(_runs(result)[0]["references"]["no_motion"])
     for measure in [*names, "sequence"] if ours in chosen else []:
         values = {model: frame.set_index("seed")[measure].dropna() for model, frame in chosen.items()}
@@ -226,7 +226,7 @@ def comparison_dots(
     fig, axes = plotting.figure(10.5, lines * (0.9 + 0.25 * len(models)), lines, 3, squeeze=False, sharey=True)
     for (name, heading), axis in zip(panels.items(), axes.flat, strict=False):
         values = found.assign(x=found[name] / no_motion.get(name, 1.0)).dropna(subset="x")
-        spread = values.groupby(["model", "operator"])["x"].agg(["mean", "std"]).fillna(0.0)
+        spread = values.groupby(["model", "operator"], sort=False)["x"].agg(["mean", "std"]).fillna(0.0)
         for (model, operator), (centre, width) in spread.iterrows():
             at, look = models.index(model), _looks(model, operator, chosen, name)
             axis.errorbar(centre, at, xerr=width if look["zorder"] == 3 else None, **look)

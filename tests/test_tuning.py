@@ -1,0 +1,91 @@
+"""The study of settings: which cells it has, and what is read off them."""
+
+import pytest
+
+from poflow_lite.experiments import load_run, recipe
+from poflow_lite.studies import report, run_study, tuning
+
+
+def test_beta_is_varied_with_the_own_weight_as_it_is_and_the_own_weight_with_beta_as_it_is():
+    grid = tuning.cells(models=("factor-vae", "beta-vae"), seeds=(0,), betas=(0.01, 0.03))
+    own = recipe("mnist-10k", "lecture", "factor-vae")
+    assert own.options == {"gamma": 0.1}
+    assert [cell["weights"] for cell in grid.values()] == [
+        {"beta": 0.01, "gamma": 0.1},
+        {"beta": 0.03, "gamma": 0.1},
+        {"beta": own.beta, "gamma": 0.03},
+        {"beta": own.beta, "gamma": 0.3},
+        {"beta": 0.01},
+        {"beta": 0.03},
+    ]
+
+
+def test_all_models_have_as_many_values_of_beta_and_of_their_own_weight():
+    assert {len(own[1]) for own in tuning.OWN.values() if own} == {3}
+    grid = tuning.cells(seeds=(0,))
+    assert {sum(c["model"] == model and c["varied"] == "beta" for c in grid.values()) for model in tuning.OWN} == {5}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"models": ("vae",)}, "unknown model that is tuned 'vae'; known: beta-vae"),
+        ({"data": "faces"}, "unknown data set 'faces'"),
+        ({"betas": (-1.0,)}, "beta must be greater than or equal to 0, got -1"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_trained(tmp_path, monkeypatch, options, message):
+    monkeypatch.setattr(tuning, "train_recipe", lambda *a, **o: pytest.fail("training began"))
+    with pytest.raises(ValueError, match=message):
+        run_study(tuning.STUDY, tmp_path / "grid", progress=False, **options)
+
+
+def test_a_cell_trains_with_its_weights_and_measures_validation_images(tmp_path):
+    options = {"data": "digits", "budget": "smoke", "models": ("poflow",), "seeds": (0,), "betas": (0.5,), "steps": 2}
+    result = run_study(tuning.STUDY, tmp_path, progress=False, images=5, device="cpu", **options)
+    assert result["failed"] == {}
+    first, second, third = result["cells"]
+    assert [cell["weights"] for cell in (second, third)] == [{"beta": 0.03, "wave": 0.3}, {"beta": 0.03, "wave": 3.0}]
+    assert list(first["errors"]) == ["linear", "flow"]
+    assert first["data_set"] == "digits (validation, 180 images), fixed start, 5 measured"
+    run = load_run(tmp_path / first["cell"], "cpu")
+    assert (run.settings.beta, run.settings.steps, run.settings.options["wave"]) == (0.5, 2, 1.0)
+    assert run.model.beta == 0.5
+
+
+def cell(seed, beta, gamma, errors, varied="beta"):
+    weights = {"beta": beta, "gamma": gamma}
+    return {
+        "model": "factor-vae", "seed": seed, "varied": varied, "weights": weights, "steps": 9, "errors": errors,
+        "data_set": "made up",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def by_hand():
+    cells = [
+        cell(0, 0.01, 0.1, {"linear": 0.4}), cell(1, 0.01, 0.1, {"linear": 0.2}),
+        cell(0, 0.03, 0.1, {"linear": 0.9, "flow": 0.25, "own": 0.01}), cell(1, 0.03, 0.1, {"linear": 0.25}),
+        cell(0, 0.03, 0.3, {"linear": 0.1}, "gamma"), cell(1, 0.03, 0.3, {"linear": 0.2}, "gamma"),
+    ]  # fmt: skip
+    settings = {"seeds": [0, 1]}
+    return {"study": "tuning", "command": "c", "versions": {}, "machine": "m", "settings": settings, "cells": cells}
+
+
+def test_the_value_with_the_least_mean_over_seeds_is_chosen_by_the_better_operator(by_hand):
+    beta, gamma = tuning.choices(by_hand).to_dict("records")
+    assert (beta["setting"], beta["chosen"]) == ("beta", 0.03)
+    assert beta["errors"] == {0.01: [0.4, 0.2], 0.03: [0.25, 0.25]}, "own, which sees a second frame, is left out"
+    assert (gamma["setting"], gamma["chosen"]) == ("gamma", 0.3)
+    assert gamma["errors"] == {0.1: [0.25, 0.25], 0.3: [0.1, 0.2]}, "the usual value is among those of beta"
+
+
+def test_the_table_says_what_stands_at_the_edge_and_the_figure_has_a_panel_for_each_setting(by_hand, tmp_path):
+    by_hand["cells"] += [cell(seed, 0.1, 0.1, {"linear": 0.8}) for seed in (0, 1)]
+    text = report(tuning.STUDY, by_hand, tmp_path)
+    assert "| factor-vae | beta | 0.03 | 0.01: 0.300 ± 0.141, 0.03: 0.250 ± 0.000, 0.1: 0.800 ± 0.000 |" in text
+    assert "| factor-vae | gamma | 0.3 (edge) |" in text
+    assert "made up, 9 steps, seeds 0, 1:" in text
+    shown = [axis for axis in tuning.figure(by_hand).axes if axis.get_visible()]
+    assert [axis.get_xlabel() for axis in shown] == ["beta", "gamma"]
+    assert list(shown[0].lines[0].get_ydata()) == pytest.approx([0.3, 0.25, 0.8])
