@@ -237,15 +237,22 @@ def study(
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the study; default: runs/NAME.")] = None,
     assign: Assign = None,
     listed: Annotated[bool, typer.Option("--list", help="List all studies with their settings.")] = False,
+    only: Annotated[str | None, typer.Option("--only", help="With all: which of data/results.")] = None,
 ) -> None:
-    """Train and measure the cells of a study that are not done yet, and put them into one table and one figure."""
+    """Train and measure the cells of a study that are not done yet, and put them into one table and one figure.
+
+    NAME "all" runs every study anew whose result is recorded in data/results, with the settings of its record.
+    """
     from poflow_lite.io import require_known
     from poflow_lite.studies import STUDIES, run_study
 
     if listed or name is None:
         typer.echo("\n\n".join(map(_described, STUDIES.values())))
         return
-    require_known("study", name, STUDIES)
+    if name == "all":
+        _study_all(only, out or Path("runs/all"), jobs, backend)
+        return
+    require_known("study", name, [*STUDIES, "all"])
     given = {"data": data, "budget": budget, "device": device, "seeds": None if seeds is None else _seeds(seeds)}
     given = {option: value for option, value in given.items() if value is not None} | _assignments(assign)
     folder = out or Path("runs") / name
@@ -260,6 +267,17 @@ def study(
             f"{len(result['failed'])} cells failed ({', '.join(result['failed'])}): their error.txt in {folder} says "
             "why; the same command tries them again"
         )
+
+
+def _study_all(only: str | None, out: Path, jobs: int, backend: str) -> None:
+    from poflow_lite.studies.records import run_again
+
+    names = [] if only is None else only.split(",")
+    with _interruptible("the same command goes on with the cells that are left"):
+        results = run_again(names, out, jobs=jobs, backend=backend)
+    for name, result in results.items():
+        failed = f", {len(result['failed'])} cells failed" if result["failed"] else ""
+        typer.echo(f"{out / name}: {result['study']}, {len(result['cells'])} cells{failed}")
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -337,6 +355,15 @@ def _lint(paths: list[Path] | None) -> None:
         typer.echo(problem)
     if problems:
         raise ValueError(f"{len(problems)} problems in the lessons: the lines above say which")
+
+
+@lessons.command()
+def results(out: Annotated[Path, typer.Argument(help="Folder to write to.")] = Path("docs/results")) -> None:
+    """Write a page with table and figure for every record of data/results."""
+    from poflow_lite.studies.records import publish
+
+    for path in publish(out):
+        typer.echo(path)
 
 
 @lessons.command()

@@ -278,8 +278,10 @@ def test_the_spread_is_the_sample_standard_deviation_and_a_single_seed_has_none(
     assert mean_and_spread(values, ".2f") == text
 
 
-def test_all_six_studies_are_known_by_name():
-    assert list(studies.STUDIES) == ["comparison", "ablations", "generalisation", "cost", "beyond", "transport"]
+def test_all_studies_are_known_by_name():
+    assert list(studies.STUDIES) == [
+        *("tuning", "comparison", "ablations", "generalisation", "cost", "beyond", "transport")
+    ]
     assert all(study.name == name for name, study in studies.STUDIES.items())
     assert studies.STUDIES is studies.STUDIES
     assert studies.run_study is run_study

@@ -1,4 +1,4 @@
-"""Beyond supervision: flows that are learned without labels, or without simulation, beside the supervised one.
+"""Beyond: flows that are learned without labels, or without simulation, beside the supervised one.
 
 "supervised" is the flow-factorized VAE, which is told k. "sparse" is told nothing. "matching" moves the latents of a
 β-VAE, which was trained on images alone, by a flow that is regressed on displacements with k known.

@@ -1,4 +1,4 @@
-"""The comparison: every model with every latent operator under the same metrics, over seeds, in one table."""
+"""Comparison: every model with every latent operator under the same metrics, over seeds, in one table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The study of costs: time and memory of a training step against each size, and training until an error is reached.
+"""Cost: time and memory of a training step against each size, and training until an error is reached.
 
 The cosine takes the learning rate of a training to 0 in its own number of steps, so the error falls late and a point on
 the curve of a longer training says nothing of a shorter one: each number of steps is a training of its own. Trainings

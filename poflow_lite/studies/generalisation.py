@@ -1,4 +1,4 @@
-"""Composition and generalisation with numbers: every model on every task, over seeds, in one table."""
+"""Generalisation: every model on every task, over seeds, in one table."""
 
 from __future__ import annotations
 

@@ -9,11 +9,13 @@ import hashlib
 import inspect
 import json
 import os
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -99,8 +101,9 @@ def run_study(
         settings: those that differ from :func:`settings_of`.
 
     Returns:
-        The content of ``NAME.json``: "study", "command", "versions", "machine", "settings", "cells", each with its
-        name, its arguments and what was measured, and "failed", name ↦ error.
+        The content of ``NAME.json``: "study", "command", "date", "seconds" of all cells together, "versions",
+        "machine", "settings", "cells", each with its name, its arguments and what was measured, and "failed", name ↦
+        error.
 
     Raises:
         ValueError, FileNotFoundError: for a mistake in the settings, before anything is trained.
@@ -118,6 +121,8 @@ def run_study(
     result = {
         "study": study.name,
         "command": command(),
+        "date": date.today().isoformat(),
+        "seconds": round(sum(_read(Path(out) / name)["seconds"] for name in done)),
         "versions": versions(),
         "machine": machine(resolve_device(settings.get("device", "cpu"))),
         "settings": settings,
@@ -133,19 +138,25 @@ def run_study(
 
 def report(study: Study, result: Mapping[str, Any], out: str | Path) -> str:
     """Write the table and the figure of a result, as run or as recorded, into ``out``; give the table as Markdown."""
-    folder, table = prepare_folder(out), study.table(result)
-    lines = [list(map(str, table.columns)), ["---"] * table.shape[1], *table.astype(str).values.tolist()]
-    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
-    markdown = "\n".join(f"| {' | '.join(line)} |" for line in cells)
-    used = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    origin = f"`{result['command']}`, {result['machine']}, {used}"
-    text = "\n\n".join([markdown, *study.notes(result), origin]) + "\n"
+    folder, table, text = prepare_folder(out), study.table(result), page(study, result)
     csv = table.to_csv(index=False, lineterminator="\n")
     for name, content in (("table.md", text), ("table.csv", csv)):
         write_atomically(folder / name, lambda path, content=content: path.write_text(content, encoding="utf-8"))
     figure = study.figure(result)
     write_atomically(folder / f"{study.name}.png", lambda path: figure.savefig(path, dpi=150, format="png"))
     return text
+
+
+def page(study: Study, result: Mapping[str, Any]) -> str:
+    """The table of a result as Markdown, with the notes below it and where it comes from."""
+    table = study.table(result)
+    lines = [list(map(str, table.columns)), ["---"] * table.shape[1], *table.astype(str).values.tolist()]
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    markdown = "\n".join(f"| {' | '.join(line)} |" for line in cells)
+    used = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    times = f", {result['date']}, {result['seconds'] / 60:.0f} minutes of work" if "date" in result else ""
+    origin = f"`{result['command']}`, {result['machine']}{times}, {used}"
+    return "\n\n".join([markdown, *study.notes(result), origin]) + "\n"
 
 
 def mean_and_spread(values: Sequence[float | None], form: str) -> str:
@@ -255,7 +266,7 @@ def _read(folder: Path) -> dict[str, Any] | None:
     try:
         cell = json.loads(path.read_bytes())
         if cell.pop("sha256", None) in (None, _digest(cell)):  # older ones have none
-            return {name: dict(cell[name]) for name in ("arguments", "result")}
+            return {"seconds": cell.get("seconds", 0.0)} | {key: dict(cell[key]) for key in ("arguments", "result")}
     except (AttributeError, KeyError, TypeError, ValueError):  # no JSON, or not what a cell writes
         pass
     warnings.warn(f"{path} is damaged: its cell is run again", stacklevel=2)
@@ -288,8 +299,9 @@ def _run_cell(
     if threads is not None:
         torch.set_num_threads(threads)
     try:
+        began = time.perf_counter()
         result = work(folder=folder, **arguments)
-        cell = {"arguments": arguments, "result": result}
+        cell = {"arguments": arguments, "result": result, "seconds": round(time.perf_counter() - began, 1)}
         write_json(folder / RESULT, {**cell, "sha256": _digest(cell)})
         (folder / ERROR).unlink(missing_ok=True)
     except Exception as error:  # whatever it is, it is this cell's alone: the others go on

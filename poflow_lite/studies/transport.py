@@ -1,4 +1,4 @@
-"""The study of learned transport: clouds carried with and without Hamilton-Jacobi, force and initial condition."""
+"""Transport: clouds carried with and without Hamilton-Jacobi, force and initial condition."""
 
 from __future__ import annotations
 

@@ -1,0 +1,97 @@
+"""Records: the results that are kept in ``data/results``, their pages, and how all of them are run anew."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from poflow_lite.datasets.places import folders
+from poflow_lite.io import prepare_folder, require_known, write_atomically
+from poflow_lite.settings import checked
+from poflow_lite.studies import STUDIES
+from poflow_lite.studies.study import Study, page, run_study
+
+
+def load_records(folder: str | Path | None = None) -> dict[str, dict[str, Any]]:
+    """The results of studies in a folder, name ↦ content; by default those that come with the course.
+
+    Raises:
+        FileNotFoundError: if there are none.
+    """
+    searched = [Path(folder)] if folder else folders("results")
+    for place in searched:
+        contents = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(place.glob("*.json"))}
+        if found := {name: content for name, content in contents.items() if content.get("study") in STUDIES}:
+            return found
+    raise FileNotFoundError(f"there is no record of a study in {', '.join(map(str, searched)) or 'data/results'}")
+
+
+def run_again(names: Iterable[str], out: str | Path, **how: Any) -> dict[str, dict[str, Any]]:
+    """Run recorded studies anew with the settings of their records, each into its own folder of ``out``.
+
+    Args:
+        names: of :func:`load_records`; all of them if there are none.
+        out: folder; the same call goes on where an interrupted one stopped.
+        how: "jobs", "backend" and "progress" of :func:`run_study`.
+
+    Returns:
+        Name ↦ the new result.
+
+    Raises:
+        ValueError: for an unknown name; the message lists the known ones.
+    """
+    known, found = load_records(), {}
+    for name in (names := tuple(names) or tuple(known)):
+        require_known("record", name, known)
+    for name in names:
+        study = STUDIES[known[name]["study"]]
+        settings = checked(study.cells, known[name]["settings"])
+        found[name] = run_study(study, Path(out) / name, **how, **settings)
+    return found
+
+
+def publish(out: str | Path, folder: str | Path | None = None) -> list[Path]:
+    """Write a page and a figure for every record, and ``README.md``, which lists them; give the pages."""
+    place, records = prepare_folder(out), load_records(folder)
+    texts = {name: described(name, result) for name, result in records.items()}
+    texts["README"] = contents(records)
+    for name, text in texts.items():
+        write_atomically(place / f"{name}.md", lambda path, text=text: path.write_text(text, encoding="utf-8"))
+    for name, result in records.items():
+        figure = STUDIES[result["study"]].figure(result)
+        write_atomically(place / f"{name}.png", lambda path, figure=figure: figure.savefig(path, dpi=150, format="png"))
+    return [place / f"{name}.md" for name in texts]
+
+
+def described(name: str, result: dict[str, Any]) -> str:
+    """The page of a record."""
+    study = STUDIES[result["study"]]
+    figure = f"![What the table below holds, drawn.]({name}.png)"
+    again = f"Anew: `poflow-lite study all --only {name}`. Numbers: [{name}.json](../../data/results/{name}.json)."
+    return f"# {name}\n\n{question(study)}\n\n{figure}\n\n{page(study, result)}\n{again}\n"
+
+
+def contents(records: dict[str, dict[str, Any]]) -> str:
+    """The list of all pages."""
+    lines = [f"| [{name}]({name}.md) | {question(STUDIES[result['study']])} |" for name, result in records.items()]
+    return "\n".join(
+        [
+            "# Recorded results",
+            "",
+            "Made from [data/results](../../data/results) by `poflow-lite course results`.",
+            "",
+            "| record | what it holds |",
+            "| --- | --- |",
+            *lines,
+            "",
+        ]
+    )
+
+
+def question(study: Study) -> str:
+    """What a study does: the first line of its module."""
+    said = (sys.modules[study.cells.__module__].__doc__ or "").partition("\n")[0].partition(": ")[2]
+    return said[:1].upper() + said[1:]
