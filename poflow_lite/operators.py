@@ -157,16 +157,16 @@ class AffineMaps:
 
     def rollout(self, z: Tensor, y: Tensor, times: Sequence[float]) -> Trajectory:
         """Carry z (B, d) along a clock; see :class:`flows.LatentOperator`."""
-        y, times = mixing_weights(y, len(self.matrix)).to(z), torch.as_tensor(times, dtype=z.dtype, device="cpu")
-        table = self
-        if times[-1] < times[0]:
+        y, clock, table = mixing_weights(y, len(self.matrix)).to(z), [float(t) for t in times], self
+        if clock[-1] < clock[0]:
             if self.back is None:
                 raise ValueError("these maps have no way back: fit AffineMaps(..., back=...) to reversed sequences")
             table = self.back
         rows, own = torch.unique(y, dim=0, return_inverse=True)
-        maps = [table._map(rows, elapsed) for elapsed in (times - times[0]).abs().tolist()]
+        maps = [table._map(rows, elapsed) for elapsed in _elapsed(clock)]
         path = torch.stack([torch.einsum("bij,bj->bi", a[own], z) + b[own] for a, b in maps], 1)
         log_det = torch.linalg.slogdet(torch.stack([a for a, _ in maps], 1)).logabsdet.diff(dim=1)[own]
+        times = torch.tensor(clock, dtype=z.dtype)
         return Trajectory(path, log_det, _velocity(path, times), y, times)
 
     def _map(self, y: Tensor, elapsed: float) -> tuple[Tensor, Tensor]:
@@ -216,21 +216,20 @@ class AffineSteps:
 
     def rollout(self, z: Tensor, y: Tensor, times: Sequence[float]) -> Trajectory:
         """Carry z (B, d) along a clock; see :class:`flows.LatentOperator`."""
-        y, times = mixing_weights(y, len(self.matrix)).to(z), torch.as_tensor(times, dtype=z.dtype, device="cpu")
-        table = self
-        if times[-1] < times[0]:
+        y, clock, table = mixing_weights(y, len(self.matrix)).to(z), [float(t) for t in times], self
+        if clock[-1] < clock[0]:
             if self.back is None:
                 raise ValueError("these steps have no way back: fit AffineSteps(..., back=...) to reversed sequences")
             table = self.back
         rows, own = torch.unique(y, dim=0, return_inverse=True)
         eye, path, log_det = torch.eye(z.shape[1], dtype=z.dtype, device=z.device), [z], []
-        for t, later in itertools.pairwise((times - times[0]).abs().tolist()):
+        for t, later in itertools.pairwise(_elapsed(clock)):
             frame = min(int(t), table.offset.shape[1] - 1)
             matrix = (later - t) * torch.einsum("uk,kij->uij", rows, table.matrix[:, frame])
             shift = (later - t) * (rows @ table.offset[:, frame])
             path.append(path[-1] + torch.einsum("bij,bj->bi", matrix[own], path[-1]) + shift[own])
             log_det.append(torch.linalg.slogdet(eye + matrix).logabsdet[own])
-        path = torch.stack(path, 1)
+        path, times = torch.stack(path, 1), torch.tensor(clock, dtype=z.dtype)
         return Trajectory(path, torch.stack(log_det, 1), _velocity(path, times), y, times)
 
 
@@ -250,16 +249,20 @@ class Sequential:
         """Carry z (B, d) along a clock, the last of them first where it falls; see :class:`flows.LatentOperator`."""
         if y.ndim == 1:  # one transformation for each sample: nothing to put in a row
             return self.operator.rollout(z, y, times)
-        times = torch.as_tensor(times, dtype=z.dtype, device="cpu")
-        path, total = [z] * len(times), z.new_zeros(len(z), len(times))
-        moving = y.any(0).nonzero().flatten().tolist()
-        for k in moving[::-1] if times[-1] < times[0] else moving:
+        clock = [float(t) for t in times]
+        path, total = [z] * len(clock), z.new_zeros(len(z), len(clock))
+        moving = [k for k in range(y.shape[1]) if y[:, k].any()]
+        for k in moving[::-1] if clock[-1] < clock[0] else moving:
             alone = y * F.one_hot(torch.tensor(k, device=y.device), y.shape[1])
-            for i in range(1, len(times)):
-                found = self.operator.rollout(path[i], alone, times[: i + 1])
+            for i in range(1, len(clock)):
+                found = self.operator.rollout(path[i], alone, clock[: i + 1])
                 path[i], total[:, i] = found.z[:, -1], total[:, i] + found.log_det.sum(1)
-        path = torch.stack(path, 1)
+        path, times = torch.stack(path, 1), torch.tensor(clock, dtype=z.dtype)
         return Trajectory(path, total.diff(dim=1), _velocity(path, times), y, times)
+
+
+def _elapsed(clock: Sequence[float]) -> list[float]:
+    return [abs(t - clock[0]) for t in clock]
 
 
 def _velocity(path: Tensor, times: Tensor) -> Tensor:

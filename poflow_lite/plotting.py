@@ -285,7 +285,7 @@ def cloud(axis: Axes, points: Tensor, index: int = 0, label: str | None = None, 
 
 def tracks(axis: Axes, paths: Tensor, color: Any = "0.5") -> None:
     """Paths (B, T+1, 2) as thin lines on an axis."""
-    axis.plot(*paths.detach().cpu().permute(2, 1, 0), color=color, linewidth=0.6, zorder=0)
+    axis.plot(*paths.detach().cpu().permute(2, 1, 0).numpy(), color=color, linewidth=0.6, zorder=0)
     axis.set_aspect("equal")
 
 

@@ -28,7 +28,8 @@ def run(monkeypatch, capsys):
     full = runs.recipe
 
     def tiny(data, budget, model="flow-factorized", **changes):
-        return full(data, budget, model, **(TINY | changes))
+        patches = {"channels": (4,)} if data == "mnist-10k" else {}
+        return full(data, budget, model, **(TINY | patches | changes))
 
     monkeypatch.setattr(runs, "recipe", tiny)
 

@@ -66,6 +66,7 @@ def test_operations_of_transport_are_those_that_pytorch_counts(changes, k):
     assert measures.transport_operations(settings, k) - factorisation == counter.get_total_flops() / 2
 
 
+@pytest.mark.skipif(torch.__version__ < "2.4", reason="PyTorch names no modules when it counts, before 2.4")
 @pytest.mark.parametrize("changes", [{}, {"pixels": 32, "channels": (3, 5, 7), "hidden": 11, "autoencoding": 0.0}])
 def test_operations_of_the_networks_are_those_of_a_step(changes):
     """PyTorch counts all that passes the two networks in one evaluation of the objective."""
@@ -166,7 +167,7 @@ def test_memory_grows_with_the_batch_and_not_with_this_process():
     ballast = torch.ones(2**27)  # 512 MiB: what this process holds is not the other's
     settings = recipe("digits", "smoke", "vae", channels=(16, 32), hidden=16, batch_size=512)
     activations = 512 * 3 * (16 * 14 * 14) * 4 / 2**20  # of the first convolution alone: 18 MiB
-    assert 2 * activations < measures.peak_memory("vae", settings, steps=1) < ballast.nbytes / 2**20 / 2
+    assert 2 * activations < measures.peak_memory("vae", settings, steps=1) < 0.75 * ballast.nbytes / 2**20
 
 
 # --- training to an error -----------------------------------------------------------------------------------------

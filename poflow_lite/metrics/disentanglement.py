@@ -57,7 +57,7 @@ def mutual_information(codes: Tensor, factors: Tensor, bins: int = 20) -> Tensor
     resolved = np.ptp(z, 0) > 4 * bins * np.finfo(np.float64).eps * abs(z).max(0)
     z = np.where(resolved, z, 0.0)
     cut = [np.digitize(column, np.histogram_bin_edges(column, bins)[1:-1]) for column in z.T]
-    return torch.tensor([[mutual_info_score(factor, column) for factor in v.T] for column in cut])
+    return torch.tensor([[float(mutual_info_score(factor, column)) for factor in v.T] for column in cut])
 
 
 def mutual_information_gap(codes: Tensor, factors: Tensor, bins: int = 20) -> float:
@@ -70,7 +70,7 @@ def mutual_information_gap(codes: Tensor, factors: Tensor, bins: int = 20) -> fl
 
     _, v = _factors(codes, factors, latents=2)
     first, second = mutual_information(codes, factors, bins).topk(2, 0).values
-    entropy = torch.tensor([mutual_info_score(factor, factor) for factor in v.T])
+    entropy = torch.tensor([float(mutual_info_score(factor, factor)) for factor in v.T])
     return ((first - second) / entropy).mean().item()
 
 

@@ -202,13 +202,12 @@ class TopographicVAE(VAE):
 
         Between two frames the rolled latents are interpolated, and counted as volume-preserving there too.
         """
-        times = torch.as_tensor(times, dtype=z.dtype, device="cpu")
-        path = []
-        for turned in (times - times[0]).tolist():
+        clock, path = [float(t) for t in times], []
+        for turned in (t - clock[0] for t in clock):
             before = math.floor(turned)
             ends = [torch.cat([self.roll(half, n) for half in z.chunk(2, -1)], -1) for n in (before, before + 1)]
             path.append(torch.lerp(*ends, turned - before))
-        path = torch.stack(path, 1)
+        path, times = torch.stack(path, 1), torch.tensor(clock, dtype=z.dtype)
         velocity = path.diff(dim=1) / times.diff().abs().to(z)[:, None]
         return Trajectory(path, z.new_zeros(len(z), len(times) - 1), velocity, y, times)
 
