@@ -280,7 +280,7 @@ def test_the_spread_is_the_sample_standard_deviation_and_a_single_seed_has_none(
 
 def test_all_studies_are_known_by_name():
     assert list(studies.STUDIES) == [
-        *("tuning", "comparison", "ablations", "generalisation", "cost", "beyond", "transport")
+        *("tuning", "comparison", "ablations", "generalisation", "cost", "beyond", "transport", "full")
     ]
     assert all(study.name == name for name, study in studies.STUDIES.items())
     assert studies.STUDIES is studies.STUDIES

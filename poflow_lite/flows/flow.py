@@ -304,8 +304,7 @@ class Flow(nn.Module):
             begin = min(t, self.field.horizon - min(later - t, 1.0))  # never later than the last that was trained
             sizes += [h] * self.substeps
             times += [[begin + i * h + node * h for node in self.method.nodes] for i in range(self.substeps)]
-        form = {"dtype": z.dtype, "device": z.device}
-        return _Passage(sizes, torch.tensor(sizes, **form), torch.tensor(times, **form), y)
+        return _Passage(sizes, *(torch.tensor(x, dtype=z.dtype, device=z.device) for x in (sizes, times)), y)
 
     def _follow(self, z: Tensor, passage: _Passage) -> tuple[Tensor, Tensor, Tensor]:
         """Positions (B, n+1, d), velocities (B, n, d) and the points of all stages (B, S R, d) from z on."""

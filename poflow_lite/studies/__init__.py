@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["STUDIES", "Study", "mean_and_spread", "report", "run_cells", "run_study", "settings_of"]
 
-_NAMES = ("tuning", "comparison", "ablations", "generalisation", "cost", "beyond", "transport")
+_NAMES = ("tuning", "comparison", "ablations", "generalisation", "cost", "beyond", "transport", "full")
 
 
 def __getattr__(name: str) -> Any:
