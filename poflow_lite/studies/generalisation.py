@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,26 +14,33 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from scipy.stats import t
 
 from poflow_lite import experiments, plotting
 from poflow_lite.experiments import load_run, recipe, sequences, train_recipe
 from poflow_lite.io import require_known
 from poflow_lite.metrics import OrderGaps
+from poflow_lite.models import MSP
 from poflow_lite.operators import fit_operators
 from poflow_lite.settings import Count, Seed, Split
 from poflow_lite.studies.study import Study
-from poflow_lite.studies.tasks import TASKS, TRAININGS, measure_round_trip, measure_task, task_sequences
+from poflow_lite.studies.tasks import TASKS, TRAININGS, lent_steps, measure_round_trip, measure_task, task_sequences
 
-TOLD = ("vae", "beta-vae", "factor-vae", "slow-vae", "topographic-vae", "poflow", "flow-factorized")
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    **{model: (model, {}) for model in TOLD},
-    "free flow": ("flow-factorized", {"field": "free", "hamilton_jacobi": 0.0, "consistency": 0.1}),
+RIVALS = ("vae", "beta-vae", "factor-vae", "slow-vae", "topographic-vae", "poflow", "msp")
+OURS = ("free-flow", "flow-factorized")
+CAUSES: dict[str, tuple[str, dict[str, Any]]] = {
+    f"{field}{', agreeing' if consistency else ''}": (
+        "flow-factorized",
+        {"field": field, "hamilton_jacobi": 0.0, "consistency": consistency},
+    )
+    for field in ("gradient", "free")
+    for consistency in (0.0, 0.1)
 }
-"""Column of the table ↦ model and options: the seven, and ours with a field that need not be a gradient and a flow that
-is asked to end where the encoder puts the last frame. Every model of :data:`experiments.MODELS` may be named as well.
-"""
+"""Two causes apart: a field that is a gradient or free, and a flow that is asked to end where the encoder puts the last
+frame or not, all else equal."""
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {**{model: (model, {}) for model in (*RIVALS, *OURS)}, **CAUSES}
+"""Column of the table ↦ model and options. Every model of :data:`experiments.MODELS` may be named as well."""
 
-OURS = ("flow-factorized", "free flow")
 TOGETHER = {"as trained": "two at once", "random starts": "random starts two at once"}
 """Task of each transformation alone ↦ task of pairs that shows the same images from the same starts."""
 
@@ -90,19 +98,30 @@ def measure(folder: Path, **cell: Any) -> dict[str, Any]:
     """Train one model in one way with one seed in ``folder``, and try it on its tasks.
 
     Returns:
-        "errors", task ↦ what :func:`tasks.measure_task` finds, "round_trip" of :func:`tasks.measure_round_trip`, both
-        with operators that are fitted to the training split, "seconds" of training and the "device".
+        "errors", task ↦ what :func:`tasks.measure_task` finds, "validation", the same of validation images, and
+        "round_trip" of :func:`tasks.measure_round_trip`, all with operators that are fitted to the training split,
+        "seconds" of training and the "device".
     """
     how = {"seed": cell["seed"], "device": cell["device"], "resume": True, "progress": False}
     named = _entry(cell["model"])[0], cell["data"], cell["budget"]
     run = load_run(train_recipe(*named, folder, **how, **cell["settings"]), cell["device"])
     training = sequences(cell["data"], "train", run.settings)
     operators = fit_operators(run.model, training, images=run.settings.operator_images, seed=cell["seed"])
-    size = cell["split"], cell["images"], run.settings.horizon
-    shown = {name: task_sequences(TASKS[name], cell["data"], *size) for name in cell["tasks"]}
+    if isinstance(run.model, MSP):
+        operators["lent"] = lent_steps(run.model, training)
+
+    def errors(split: str) -> dict[str, dict[str, dict[str, float]]]:
+        shown = {
+            name: task_sequences(TASKS[name], cell["data"], split, cell["images"], run.settings.horizon)
+            for name in cell["tasks"]
+        }
+        return {name: measure_task(run.model, operators, TASKS[name], shown[name]) for name in shown}
+
+    first = task_sequences(TASKS[cell["tasks"][0]], cell["data"], cell["split"], cell["images"], run.settings.horizon)
     return {
-        "errors": {name: measure_task(run.model, operators, TASKS[name], shown[name]) for name in shown},
-        "round_trip": measure_round_trip(run.model, operators, shown[cell["tasks"][0]]),
+        "errors": errors(cell["split"]),
+        "validation": errors("validation"),
+        "round_trip": measure_round_trip(run.model, operators, first),
         "seconds": run.history[-1]["seconds"],
         "device": run.config["device"],
     }
@@ -112,24 +131,64 @@ def measure(folder: Path, **cell: Any) -> dict[str, Any]:
 
 
 def standings(result: Mapping[str, Any]) -> pd.DataFrame:
-    """A row for each task and model: "task", "model", "operator", "error", "spread", "floor", "seeds".
+    """A row for each task and model: "task", "model", "operator", "error", "spread", "floor", "seeds", "errors".
 
-    Error and floor are ÷ no motion, means over motions and seeds; the spread is a standard deviation over seeds, NaN
-    for one. Ours are moved by their flows. All others get the operator with the least mean error in that very task,
-    chosen afterwards and on the test images: an advantage that the flow does not have.
+    Errors and floor are ÷ no motion, means over motions; "error" is the mean over seeds of "errors", seed ↦ error, the
+    spread their standard deviation, NaN for one. Ours and the :data:`CAUSES` are moved by their flows, all others by
+    the operator with the least mean error in that very task on validation images.
     """
     rows = []
     for task in TASKS:
         found = [cell for cell in result["cells"] if task in cell["errors"]]
         for model in dict.fromkeys(cell["model"] for cell in found):
-            runs = [cell["errors"][task] for cell in found if cell["model"] == model]
-            ratios = {name: [_ratio(run, name) for run in runs] for name in runs[0] if name != "no motion"}
+            cells = [cell for cell in found if cell["model"] == model]
+            ratios = {name: _ratios(cells, task, name, "errors") for name in cells[0]["errors"][task]}
             floor = mean(ratios.pop("floor"))
-            complete = {name: values for name, values in ratios.items() if None not in values}
-            best = "flow" if model in OURS and "flow" in complete else min(complete, key=lambda n: mean(complete[n]))
-            spread = stdev(complete[best]) if len(runs) > 1 else None
-            rows.append([task, model, best, mean(complete[best]), spread, floor, len(runs)])
-    return pd.DataFrame(rows, columns=["task", "model", "operator", "error", "spread", "floor", "seeds"])
+            best = _chosen(cells, task, [name for name, values in ratios.items() if None not in values], model)
+            errors = dict(zip((cell["seed"] for cell in cells), ratios[best], strict=True))
+            spread = stdev(errors.values()) if len(errors) > 1 else None
+            rows.append([task, model, best, mean(errors.values()), spread, floor, len(errors), errors])
+    columns = ["task", "model", "operator", "error", "spread", "floor", "seeds", "errors"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _chosen(cells: Sequence[Mapping[str, Any]], task: str, possible: Sequence[str], model: str) -> str:
+    if model in (*OURS, *CAUSES) and "flow" in possible:
+        return "flow"
+    where = "validation" if all("validation" in cell for cell in cells) else "errors"
+
+    def error(name: str) -> float:
+        values = _ratios(cells, task, name, where)
+        return math.inf if None in values else mean(values)
+
+    return min((name for name in possible if name != "no motion"), key=error)
+
+
+def _ratios(cells: Sequence[Mapping[str, Any]], task: str, operator: str, where: str) -> list[float | None]:
+    """:func:`_ratio` of each cell, of test ("errors") or validation images."""
+    return [_ratio(cell[where][task], operator) for cell in cells]
+
+
+def verdicts(result: Mapping[str, Any]) -> pd.DataFrame:
+    """A row for each task: ours against the rival with the least mean error, in pairs of the same seed.
+
+    Columns: "task", "ours" and "rival", each that with the least mean error, "difference", the relative one, "low" and
+    "high", its 95 % t-interval over seeds, and "verdict": "ours" or "rival" where the interval leaves out 0, else
+    "tie", as always for a single seed.
+    """
+    lines = []
+    for task, found in standings(result).groupby("task", sort=False):
+        own, others = found[found.model.isin(OURS)], found[found.model.isin(RIVALS)]
+        if own.empty or others.empty:
+            continue
+        ours, rival = (group.loc[group.error.idxmin()] for group in (own, others))
+        pairs = pd.DataFrame({"ours": ours.errors, "rival": rival.errors}).dropna()
+        differences = pairs.ours / pairs.rival - 1
+        half = t.ppf(0.975, len(pairs) - 1) * differences.sem() if len(pairs) > 1 else math.inf
+        low, high = differences.mean() - half, differences.mean() + half
+        verdict = "ours" if high < 0 else "rival" if low > 0 else "tie"
+        lines.append([task, ours.model, rival.model, differences.mean(), low, high, verdict])
+    return pd.DataFrame(lines, columns=["task", "ours", "rival", "difference", "low", "high", "verdict"])
 
 
 def _ratio(run: Mapping[str, Mapping[str, float]], operator: str) -> float | None:
@@ -146,40 +205,42 @@ def _wide(found: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def table(result: Mapping[str, Any]) -> pd.DataFrame:
-    """What people read: error ± spread (operator), the least of each row in bold; the floor is that of ours."""
+    """What people read: error ± spread (operator), in bold what is least beyond the interval; the floor is ours."""
     found = standings(result)
     spreads = found.spread.map(" ± {:.2f}".format, na_action="ignore").fillna("")
     texts = found.error.map("{:.2f}".format) + spreads
-    found["text"] = texts.where(~_least(found), "**" + texts + "**")
+    found["text"] = texts.where(~_ahead(result, found), "**" + texts + "**")
     found["text"] += (" (" + found.operator + ")").where(found.operator != "flow", "")
     wide, floors = _wide(found, "text"), _wide(found, "floor")
-    if OURS[0] in floors:
-        wide["floor"] = floors[OURS[0]].map("{:.2f}".format, na_action="ignore")
+    if own := [name for name in OURS if name in floors]:
+        wide["floor"] = floors[own[0]].map("{:.2f}".format, na_action="ignore")
     return wide.fillna("").rename_axis(columns=None).reset_index()
 
 
-def _least(found: pd.DataFrame) -> pd.Series:
-    return found.error == found.groupby("task").error.transform("min")
+def _ahead(result: Mapping[str, Any], found: pd.DataFrame) -> pd.Series:
+    """Which rows of the standings are first in their task, beyond the interval."""
+    decided = verdicts(result)
+    first = {row.task: row[row.verdict] for _, row in decided.iterrows() if row.verdict != "tie"}
+    return found.model == found.task.map(first)
 
 
 def notes(result: Mapping[str, Any]) -> list[str]:
     """What the table shows, by which rules, and what it leaves out: superposition and the way back."""
-    errors, known = _wide(standings(result), "error"), result["settings"]
-    rivals = errors.drop(columns=list(OURS), errors="ignore").min(axis=1).fillna(float("inf"))
-    ours = [name for name in OURS if name in errors]
+    known, decided = result["settings"], verdicts(result)
     seeds = sorted({cell["seed"] for cell in result["cells"]})
+    counts = decided.verdict.value_counts()
+    chosen = "validation" if all("validation" in cell for cell in result["cells"]) else "these"
     return [
-        *(
-            f"{name} has less error than all but ours in {(errors[name] <= rivals).sum()} of {len(errors)} tasks."
-            for name in ours
-        ),
+        f"Of {len(decided)} tasks ours ({' or '.join(OURS)}) has the least error in {counts.get('ours', 0)}, a rival "
+        f"in {counts.get('rival', 0)}; in {counts.get('tie', 0)} the 95 % interval of the paired difference holds 0.",
         "Equivariance error ÷ no motion, mean over the motions of a task"
         + (" ± standard deviation over seeds " if len(seeds) > 1 else "; seed ")
         + ", ".join(map(str, seeds))
-        + f". {' and '.join(OURS)} are moved by their flows; every other model by whatever has the least error in that "
-        f"very task, named beside it. Floor: true frames encoded and decoded by {OURS[0]}. {known['data']} "
-        f"({known['split']}, at most {known['images']:,} images a task), budget {known['budget']}.",
-        *(line for name in ours for line in (*_superposed(result, name), *_round_trip(result, name))),
+        + f". {' and '.join((*OURS, *CAUSES))} are moved by their flows; every other model by what has the least error "
+        f"in that very task on {chosen} images, named beside it. Floor: true frames encoded and decoded by the first "
+        f"of ours. {known['data']} ({known['split']}, at most {known['images']:,} images a task), budget "
+        f"{known['budget']}.",
+        *(line for name in (*OURS, *CAUSES) for line in (*_superposed(result, name), *_round_trip(result, name))),
     ]
 
 
@@ -221,13 +282,13 @@ def _round_trip(result: Mapping[str, Any], model: str) -> list[str]:
 
 
 def standings_map(result: Mapping[str, Any]) -> Figure:
-    """A heat map of the errors with their numbers, ◂ the least of each row; last the floor of ours."""
+    """A heat map of the errors with their numbers, ◂ what is least beyond the interval; last the floor of ours."""
     found, known = standings(result), result["settings"]
-    found["text"] = found.error.map("{:.2f}".format) + _least(found).map({True: " ◂", False: ""})
-    last = f"floor of {OURS[0]}"
+    found["text"] = found.error.map("{:.2f}".format) + _ahead(result, found).map({True: " ◂", False: ""})
     values, floors, texts = (_wide(found, column) for column in ("error", "floor", "text"))
-    if OURS[0] in floors:
-        values[last], texts[last] = floors[OURS[0]], floors[OURS[0]].map("{:.2f}".format)
+    if own := [name for name in OURS if name in floors]:
+        last = f"floor of {own[0]}"
+        values[last], texts[last] = floors[own[0]], floors[own[0]].map("{:.2f}".format)
     fig, axis = plotting.figure(1.0 + 0.87 * values.shape[1], 1.6 + 0.3 * len(values))
     sns.heatmap(values, ax=axis, annot=texts.fillna(""), fmt="", cmap="cividis_r", vmin=0, vmax=1.2,
                 annot_kws={"fontsize": 8}, cbar_kws={"shrink": 0.6, "label": "error ÷ no motion"})  # fmt: skip
@@ -236,7 +297,8 @@ def standings_map(result: Mapping[str, Any]) -> Figure:
     axis.set(xlabel="", ylabel="")
     axis.set_xticks(axis.get_xticks(), list(values), rotation=35, ha="left")
     axis.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
-    fig.suptitle(f"{known['data']} ({known['split']}), budget {known['budget']}; ◂ least of the row", fontsize=9)
+    title = f"{known['data']} ({known['split']}), budget {known['budget']}; ◂ ahead of all rivals, or of ours"
+    fig.suptitle(f"{title}, beyond the 95 % interval", fontsize=9)
     return fig
 
 

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poflow_lite.datasets import Motion, Segment, TransformationSequences, load_sequences, render_motion
+from poflow_lite.datasets import Motion, Segment, Sequences, TransformationSequences, load_sequences, render_motion
 from poflow_lite.datasets.motions import noisy, occluded
 from poflow_lite.flows import LatentOperator, NotInvertible
-from poflow_lite.metrics import l1, reconstruct
-from poflow_lite.operators import Sequential, follow
+from poflow_lite.metrics import infer_all, l1, reconstruct
+from poflow_lite.models import MSP
+from poflow_lite.operators import AffineSteps, Sequential, follow
 
 Motions = Callable[[TransformationSequences], tuple[Motion, ...]]
 Corruption = Callable[[Tensor, torch.Generator], Tensor] | None
@@ -170,8 +171,27 @@ def _in_turn(operators: Operators, motion: Motion) -> dict[str, LatentOperator]:
     """Where several transformations move at once: one after the other, by each operator that does more than shift."""
     if all(len(segment.moving) == 1 for segment in motion.segments):
         return {}
-    tried = ("linear", "linear steps", "linear step", "flow")
+    tried = ("linear", "linear steps", "linear step", "lent", "flow")
     return {f"{name} in turn": Sequential(operators[name]) for name in tried if name in operators}
+
+
+@torch.no_grad()
+def lent_steps(model: MSP, training: Sequences, images: int = 500) -> AffineSteps:
+    """z_{t+1} = M̄_k z_t, where M̄_k is the mean of the matrices that MSP reads off training sequences of k.
+
+    So a model that is told no k is moved by others' motions, alone, at other speeds and several at once.
+    """
+    matrices, k = infer_all(model, training.first(images))
+    matrices = matrices.unflatten(1, (model.rows, -1))
+    means = torch.stack([matrices[k == j].mean(0) for j in range(len(training.names))])
+    encoded = model.encode(training.batch(torch.tensor([0]), 0).frames[:, 0].to(next(model.parameters()).device)).mean
+    columns = torch.eye(encoded.shape[1] // model.rows)  # z is Z (a, m), row by row
+
+    def steps(moving: Tensor) -> AffineSteps:
+        matrix = torch.stack([torch.kron(each - torch.eye(model.rows), columns) for each in moving]).to(encoded)
+        return AffineSteps(matrix[:, None], encoded.new_zeros(len(moving), 1, encoded.shape[1]))
+
+    return replace(steps(means), back=steps(torch.linalg.inv(means).contiguous()))
 
 
 @torch.no_grad()
