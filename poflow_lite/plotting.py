@@ -45,8 +45,8 @@ def figure(width: float = 7.0, height: float = 3.0, rows: int = 1, columns: int 
 
 
 def show(fig: Figure, alt: str) -> None:
-    """Display a figure in a notebook with its alternative text, for readers who do not see it."""
-    _show("image/png", _png(fig), alt)
+    """Display a figure in a notebook, sharp on a page too, with its alternative text for readers who do not see it."""
+    _show("image/png", _png(fig), alt, _width(fig))
 
 
 def show_gif(data: bytes, alt: str) -> None:
@@ -54,23 +54,34 @@ def show_gif(data: bytes, alt: str) -> None:
     _show("image/gif", data, alt)
 
 
-def _show(kind: str, data: bytes, alt: str) -> None:
+def _show(kind: str, data: bytes, alt: str, width: int | None = None) -> None:
     from IPython.display import display
 
-    display({"text/html": _html(kind, data, alt), "text/plain": f"[figure] {alt}"}, raw=True)
+    display({"text/html": _html(kind, data, alt, width), "text/plain": f"[figure] {alt}"}, raw=True)
 
 
-def _html(kind: str, data: bytes, alt: str) -> str:
+def _html(kind: str, data: bytes, alt: str, width: int | None = None) -> str:
     """JupyterLab and nbconvert ignore an alternative text in the metadata of an image, and nbconvert GIFs: so HTML."""
     if not alt.strip():
         raise ValueError("alt is empty: say in a sentence what the figure shows, for readers who do not see it")
-    return f'<img src="data:{kind};base64,{b64encode(data).decode()}" alt="{escape(alt)}" style="max-width:100%">'
+    size = "" if width is None else f' width="{width}"'
+    source = f"data:{kind};base64,{b64encode(data).decode()}"
+    return f'<img src="{source}" alt="{escape(alt)}"{size} style="max-width:100%;height:auto">'
+
+
+def _drawn(fig: Figure, alt: str) -> str:
+    return _html("image/png", _png(fig), alt, _width(fig))
 
 
 def _png(fig: Figure) -> bytes:
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png")
+    fig.savefig(buffer, format="png", dpi=160)
     return buffer.getvalue()
+
+
+def _width(fig: Figure) -> int:
+    """Pixels that a figure takes on a screen, of which each has more than one in the picture."""
+    return round(100 * fig.get_figwidth())
 
 
 def explore(
@@ -105,14 +116,14 @@ def explore(
         raise ValueError(f"no slider is called {strange[0]!r}; there are: {', '.join(pairs) or 'none'}")
     index = {name: _index(name, pairs[name], start or {}) for name in pairs}
     began = time.perf_counter()
-    first = _html("image/png", _png(draw(**{name: pairs[name][i][1] for name, i in index.items()})), alt)
+    first = _drawn(draw(**{name: pairs[name][i][1] for name, i in index.items()}), alt)
     seconds = time.perf_counter() - began
     picture, sliders, rows = ipywidgets.HTML(first), {}, []
 
     def redraw(_: Any) -> None:
         try:
             drawn = draw(**{name: slider.value for name, slider in sliders.items()})
-            picture.value = _html("image/png", _png(drawn), alt)
+            picture.value = _drawn(drawn, alt)
         except Exception as error:  # its traceback would go to a log that nobody reads
             picture.value = f"<pre>{escape(f'{type(error).__name__}: {error}')}</pre>"
 

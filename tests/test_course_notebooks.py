@@ -13,6 +13,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from poflow_lite import course
+from poflow_lite.course.notebooks import prose_words
 
 ROOT = Path(__file__).parent.parent
 LESSONS = course.find_lessons(ROOT / "notebooks")
@@ -159,7 +160,9 @@ def test_the_students_build_holds_no_solution_output_answer_or_note(path, tmp_pa
     (built,) = course.build([path], tmp_path)
     text, code = built.read_text(), cells_of(built, "code")
     assert "### BEGIN SOLUTION" in path.read_text()
-    assert not re.search("SOLUTION|Notes for teachers|Marking|Misconceptions|source_hidden", text)
+    assert not re.search("SOLUTION|Notes for teachers|Marking|Misconceptions", text)
+    hidden = [cell for cell in code if cell.metadata.get("jupyter", {}).get("source_hidden")]
+    assert all("hide-input" in cell.metadata.tags and "raise NotImpl" not in cell.source for cell in hidden)
     assert not any(cell.outputs or cell.execution_count for cell in code)
     stubs = [cell for cell in code if "raise NotImplementedError" in cell.source]
     assert len(stubs) == len([cell for cell in cells_of(path, "code") if "BEGIN SOLUTION" in cell.source])
@@ -170,7 +173,7 @@ def test_the_students_build_holds_no_solution_output_answer_or_note(path, tmp_pa
     quiz = re.search(r"^## Quiz(.*?)^## ", prose, re.DOTALL | re.MULTILINE)[1]
     assert "?" in quiz
     assert "<details>" not in quiz
-    assert "## References" in prose
+    assert re.search("^## (References|Further reading)", prose, re.MULTILINE)
     assert "**Next" in prose
 
 
@@ -245,6 +248,15 @@ def add(notebook, kind, **content):
     notebook["cells"][3]["outputs"].append({"output_type": kind, **content})
 
 
+def words_of(notebook):
+    return prose_words(" ".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown"))
+
+
+def test_words_are_those_that_are_read():
+    text = "A *second* [link](https://a.b/c-d) to $x^2$ and $$\\int y$$ <b>well-known</b> things, 3 of them"
+    assert prose_words(text) == 9
+
+
 BREAKS = {
     "execution count": lambda n: n["cells"][2].update(execution_count=7),
     "over the limit of 25": lambda n: n["cells"][2].update(source="x = 1\n" * 26),
@@ -262,11 +274,19 @@ BREAKS = {
     "the header lacks **Needs**": lambda n: n["cells"][0].update(source="# T\n**You will** a"),
     "took 10.0 s, the header claims 9 s": lambda n: n["metadata"].update(poflow={"seconds": 10.0}),
     "never executed": lambda n: n["metadata"].pop("poflow"),
-    "no section '## Break it'": lambda n: n["cells"][-4].update(source="broken"),
+    "no section 'Break it'": lambda n: n["cells"][-4].update(source="broken"),
     "fewer than five quiz answers": lambda n: n["cells"][-5].update(source="## Quiz"),
     "does not lead to the next lesson": lambda n: n["cells"][-1].update(source="bye"),
     "a lesson has 40 to 70": lambda n: n["cells"].__delitem__(slice(10, 16)),
     "median code cell": lambda n: [cell.update(source="x = 1\n" * 9) for cell in n["cells"][2:4]],
+    "3,001 words, a lesson has 2,800 at most": lambda n: n["cells"][0].update(
+        source=n["cells"][0]["source"] + "\n## In one minute\n" + "word " * (3001 - words_of(n) - 3)
+    ),
+    "33 code cells, a lesson has 32 at most": lambda n: (
+        n["cells"][0].update(source=n["cells"][0]["source"] + "\n## In one minute"),
+        n["cells"].__setitem__(slice(4, 4), [copy.deepcopy(n["cells"][3]) for _ in range(30)]),
+    ),
+    "61 lines, over": lambda n: n["cells"][2].update(source="x = 1\n" * 61, metadata={"tags": ["hide-input"]}),
     "over the limit of 3 MB": lambda n: add(n, "stream", name="stdout", text="x" * 3_000_001),
 }
 
@@ -279,6 +299,9 @@ def problems_of(notebook, tmp_path):
 
 def test_a_sound_lesson_has_no_problem(tmp_path):
     assert problems_of(sound(), tmp_path) == []
+    drawing = sound()
+    drawing["cells"][2].update(source="x = 1\n" * 60, metadata={"tags": ["hide-input"]})
+    assert problems_of(drawing, tmp_path) == [], "cells that only draw may be longer"
 
 
 @pytest.mark.parametrize("message", BREAKS)

@@ -98,7 +98,8 @@ def test_what_is_shown_carries_its_alternative_text_in_html(monkeypatch):
     assert [image[1] for image in images] == ["png", "gif"]
     assert [image[3] for image in images] == ["a &quot;line&quot; that rises", "nothing moves"]
     assert [shown["text/plain"] for shown in seen] == ['[figure] a "line" that rises', "[figure] nothing moves"]
-    assert Image.open(io.BytesIO(base64.b64decode(images[0][2]))).width == 700
+    assert Image.open(io.BytesIO(base64.b64decode(images[0][2]))).width == 1120, "160 pixels an inch"
+    assert 'width="700"' in seen[0]["text/html"], "which a screen shows in 100"
     assert base64.b64decode(images[1][2]) == data
 
 
@@ -109,6 +110,7 @@ def shown(monkeypatch):
     def explore(draw, seconds=0.0, **options):
         clock, seen = iter([0.0, seconds]), []
         monkeypatch.setattr(plotting, "_png", lambda title: title.encode())
+        monkeypatch.setattr(plotting, "_width", len)
         monkeypatch.setattr(plotting.time, "perf_counter", lambda: next(clock))
         monkeypatch.setattr(ipywidgets.VBox, "_repr_mimebundle_", lambda box: {"view": box}, raising=False)
         monkeypatch.setattr("IPython.display.display", lambda data, raw: seen.append(data))
