@@ -74,9 +74,9 @@ def annealing(f: Function) -> Claims:
     hint = "Column 0 counts the latents above 0.1 nats: whole numbers from 1 to 32"
     yield (active == active.round()).all() and (active >= 1).all() and (active <= 32).all(), hint
     yield (elbo < 0).all(), "Column 1 is the ELBO, not the loss: cross-entropy minus a divergence is negative"
-    hint = "After 600 steps the test ELBO lies between -150 and -95 nats: summed over pixels, minus the KL, with β = 1?"
+    hint = "After 400 steps the test ELBO lies between -150 and -95 nats: summed over pixels, minus the KL, with β = 1?"
     yield ((elbo > -150) & (elbo < -95)).all(), hint
-    hint = "The two bounds differ by more than 10 nats: same seed, 600 steps each, β = 1 from step 300 on?"
+    hint = "The two bounds differ by more than 10 nats: same seed, 400 steps each, β = 1 from step 200 on?"
     yield (elbo[1] - elbo[0]).abs() < 10, hint
     hint = "Annealing should leave at least as many latents active: is constant β the first row, β = 0 where it starts?"
     yield active[1] >= active[0], hint
