@@ -1,4 +1,3 @@
-CROSS_ENTROPY = 'torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none")'
 WRONG = {
     "gaussian_kl": [
         ("a shift by 2 in each of 4 dimensions", ".sum(-1)", ".mean(-1)"),
@@ -13,22 +12,6 @@ WRONG = {
         ("a shift by 2 in each of 4 dimensions", "mean_p) / scale_p).square()", "mean_p) / scale_p).abs()"),
         ("a shift by 2 in each of 4 dimensions", "0.5 *", ""),
     ],
-    "negative_elbo": [
-        ("mean over pixels", "flatten(1).sum(-1)", "flatten(1).mean(-1)"),
-        ("the other sign", "return cross", "return -cross"),
-        ("must be -log p(x | z) alone", "cross_entropy.flatten(1).sum(-1)", "cross_entropy.sum()"),
-        ("must raise the loss", "+ beta", "- beta"),
-        ("taken for a log standard deviation", "kl = ", "log_variance = 2 * log_variance\n    kl = "),
-        ("differs from KL", "kl.sum(-1)", "kl.mean(-1)"),
-        ("beta must multiply the KL", "beta * kl", "kl"),
-        ("beta must multiply the KL", "return cross", "return beta * cross"),
-        ("One loss per sample", "kl.sum(-1)", "kl.sum()", "cross_entropy.flatten(1).sum(-1)", "cross_entropy.sum()"),
-        (
-            "work with the logits",
-            CROSS_ENTROPY,
-            "-(x * logits.sigmoid().log() + (1 - x) * (1 - logits.sigmoid()).log())",
-        ),
-    ],
     "continuous_bernoulli": [
         ("Is log C added", "return log_c +", "return"),
         ("Is log C added", "return log_c +", "return -log_c +"),
@@ -41,14 +24,15 @@ WRONG = {
         ("differentiates both branches", "torch.where(small, torch.ones_like(logits), logits)", "logits"),
         ("cannot be differentiated", "small =", "logits = logits.detach()\n    small ="),
     ],
-    "marginal_log_likelihood": [
-        ("the ELBO", "return torch.logsumexp(log_weights, 0) - math.log(len(noise))", "return log_weights.mean(0)"),
-        ("subtract log S", " - math.log(len(noise))", ""),
-        ("average over the samples", "logsumexp(log_weights, 0)", "logsumexp(log_weights, 1)"),
-        ("not the exact log p(x)", "log_conditional(z) +", "log_conditional(z) -"),
-        ("not the exact log p(x)", " + prior_over_q", ""),
-        ("do not exponentiate the weights", "torch.logsumexp(log_weights, 0)", "log_weights.exp().sum(0).log()"),
-        ("not the exact log p(x)", "scale * noise", "scale.sqrt() * noise"),
-        ("stopped with", "z = mean", "noise = noise.transpose(0, 1)\n    z = mean"),
+    "annealing": [
+        ("Rows: constant β", "return torch.tensor([4.0, -111.0])"),
+        ("whole numbers from 1 to 32", "return torch.tensor([[0.62, -111.0], [0.75, -111.0]])"),
+        ("whole numbers from 1 to 32", "return torch.tensor([[-111.0, 20.0], [-111.0, 24.0]])"),
+        ("not the loss", "return torch.tensor([[20.0, 111.0], [24.0, 111.0]])"),
+        ("summed over pixels", "return torch.tensor([[20.0, -0.14], [24.0, -0.14]])"),
+        ("summed over pixels", "return torch.tensor([[20.0, -88.0], [24.0, -88.0]])"),
+        ("differ by more than 10 nats", "return torch.tensor([[20.0, -111.0], [24.0, -125.0]])"),
+        ("at least as many latents", "return torch.tensor([[24.0, -111.0], [20.0, -111.0]])"),
     ],
 }
+RIGHT = {"annealing": ["return torch.tensor([[21.0, -112.5], [25.0, -110.9]])"]}
