@@ -230,13 +230,14 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     seeds = sorted({cell["seed"] for cell in result["cells"]})
     counts = decided.verdict.value_counts()
     chosen = "validation" if all("validation" in cell for cell in result["cells"]) else "these"
+    flows = [name for name in (*OURS, *CAUSES) if name in {cell["model"] for cell in result["cells"]}]
     return [
         f"Of {len(decided)} tasks ours ({' or '.join(OURS)}) has the least error in {counts.get('ours', 0)}, a rival "
         f"in {counts.get('rival', 0)}; in {counts.get('tie', 0)} the 95 % interval of the paired difference holds 0.",
         "Equivariance error ÷ no motion, mean over the motions of a task"
         + (" ± standard deviation over seeds " if len(seeds) > 1 else "; seed ")
         + ", ".join(map(str, seeds))
-        + f". {' and '.join((*OURS, *CAUSES))} are moved by their flows; every other model by what has the least error "
+        + f". By their flows are moved: {'; '.join(flows)}. Every other model by what has the least error "
         f"in that very task on {chosen} images, named beside it. Floor: true frames encoded and decoded by the first "
         f"of ours. {known['data']} ({known['split']}, at most {known['images']:,} images a task), budget "
         f"{known['budget']}.",
