@@ -18,14 +18,14 @@ from poflow_lite.studies import ablation_tables, ablations, run_study
 from poflow_lite.studies.ablation_tables import paired_difference
 
 CHANGES = {
-    "steps": 3, "batch_size": 4, "latent": 4, "channels": (4, 8), "hidden": 16, "width": 4, "likelihood_images": 1,
-    "samples": 5, "share": 0.05, "horizon": 2,
+    "steps": 3, "batch_size": 4, "latent": 4, "channels": (4, 8), "hidden": 16, "width": 4, "share": 0.05, "horizon": 2,
 }  # fmt: skip
 STANDARD = ("standard", "standard")
 
 
 def tiny(out, groups=("field",), **options):
-    options = {"budget": "smoke", "seeds": (0, 1), "images": 6, "device": "cpu", "changes": CHANGES, **options}
+    sizes = {"images": 6, "likelihood_images": 1, "samples": 5}
+    options = {"budget": "smoke", "seeds": (0, 1), "device": "cpu", "changes": CHANGES, **sizes, **options}
     return run_study(ablations.STUDY, out, groups=groups, progress=False, **options)
 
 

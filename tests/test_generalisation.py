@@ -303,9 +303,9 @@ def test_gradient_and_agreement_are_told_apart_by_four_models():
     found = {cell["model"]: (cell["settings"]["field"], cell["settings"]["consistency"]) for cell in grid.values()}
     assert found == {
         "gradient": ("gradient", 0.0),
-        "gradient, agreeing": ("gradient", 0.1),
+        "gradient + agreement": ("gradient", 0.1),
         "free": ("free", 0.0),
-        "free, agreeing": ("free", 0.1),
+        "free + agreement": ("free", 0.1),
     }
     alike = [
         {key: value for key, value in cell["settings"].items() if key not in ("field", "consistency")}

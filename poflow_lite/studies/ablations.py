@@ -114,6 +114,8 @@ def cells(
     seeds: Sequence[Seed] = (0, 1, 2),
     split: Split = "test",
     images: Count = 2000,
+    likelihood_images: Count = 200,
+    samples: Count = 100,
     device: str = "auto",
     changes: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -125,7 +127,7 @@ def cells(
     Args:
         data, budget, groups, changes: as for :func:`variants`.
         seeds: of the runs; spreads need two, and mean little below three.
-        split, images, device: as for the comparison.
+        split, images, likelihood_images, samples, device: as for the comparison.
     """
     chosen, _ = variants(data, budget, groups, changes)
     every, _ = variants(data, budget, changes=changes)  # so that adding a group changes no cell that is done
@@ -138,6 +140,7 @@ def cells(
         whole = {name: value for name, value in asdict(settings).items() if name != "options"} | settings.options
         shared.setdefault(_name(*alike[0]), {"variants": alike, "settings": whole})
     common = {"data": data, "budget": budget, "split": split, "images": images, "device": device}
+    common |= {"likelihood_images": likelihood_images, "samples": samples}
     return {f"{name}-seed-{seed}": {"seed": seed, **cell, **common} for seed in seeds for name, cell in shared.items()}
 
 
@@ -155,6 +158,8 @@ def measure(
     seed: int,
     split: str,
     images: int,
+    likelihood_images: int,
+    samples: int,
     device: str,
     settings: Mapping[str, Any],
     variants: Sequence[Sequence[str]],
@@ -172,7 +177,7 @@ def measure(
     run = load_run(train_recipe(MODEL, data, budget, folder, **how, **settings), device)
     held_out = sequences(data, split, run.settings)
     exact = Flow(run.model.flow.field, run.settings.options["method"], run.settings.options["substeps"])
-    shown, sizes = held_out.first(images), {"images": run.settings.likelihood_images, "samples": run.settings.samples}
+    shown, sizes = held_out.first(images), {"images": likelihood_images, "samples": samples}
     return {
         "data_set": f"{held_out.name}, {len(shown):,} measured",
         "device": run.config["device"],
@@ -249,5 +254,5 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     return [*ablation_tables.notes(result), *(f"Missing: {name} ({reason})." for name, reason in missing.items())]
 
 
-SMOKE = {"seeds": (0,), "images": 8}
+SMOKE = {"seeds": (0,), "images": 8, "likelihood_images": 2, "samples": 10}
 STUDY = Study("ablations", cells, measure, ablation_tables.table, ablation_tables.figure, notes, smoke=SMOKE)

@@ -29,7 +29,7 @@ from poflow_lite.studies.tasks import TASKS, TRAININGS, lent_steps, measure_roun
 RIVALS = ("vae", "beta-vae", "factor-vae", "slow-vae", "topographic-vae", "poflow", "msp")
 OURS = ("free-flow", "flow-factorized")
 CAUSES: dict[str, tuple[str, dict[str, Any]]] = {
-    f"{field}{', agreeing' if consistency else ''}": (
+    f"{field}{' + agreement' if consistency else ''}": (
         "flow-factorized",
         {"field": field, "hamilton_jacobi": 0.0, "consistency": consistency},
     )
