@@ -1,15 +1,4 @@
 WRONG = {
-    "no_motion_error": [
-        ("24", ".flatten(1).sum(1).mean()", ".mean()"),
-        ("average over the sequences", ".mean()", ".sum()"),
-        ("one number", ".mean()", ""),
-        ("frame before", "frames[:, :1]", "frames[:, :-1]"),
-        ("24", "frames[:, 1:]", "frames[:, -1:]"),
-        ("absolute values before", ".abs()", ""),
-        ("no squares", ".abs()", ".square()"),
-        ("compare the frames with frame 0", " - frames[:, :1]", ""),
-        ("own frame 0", "frames[:, :1]", "frames[:1, :1]"),
-    ],
     "hue_distance": [
         ("never negative", "return a - b"),
         ("no seam", "return (a - b).abs()"),
@@ -20,15 +9,39 @@ WRONG = {
         ("expected shape", "360 - difference)", "360 - difference).mean()"),
         ("40", "return (a % 180 - b % 180).abs()"),
     ],
-    "mixed_velocity": [
-        ("sum over k", "bkd->bd", "bdk->bd"),
-        ("sum over k", "weights, velocities", "weights / weights.shape[1], velocities"),
-        ("sum over k", "return (weights[..., None] * velocities).sum(-1)"),
-        ("sum over k", "weights, velocities", "weights.softmax(1), velocities"),
-        ("not normalised", "weights, velocities", "torch.nn.functional.normalize(weights, p=1), velocities"),
-        ("nothing moves", "return velocities[torch.arange(len(weights)), weights.argmax(1)]"),
-        ("each sample", "weights, velocities", "weights[:1].expand_as(weights), velocities"),
-        ("a sum", "weights, velocities", "weights.abs(), velocities"),
-        ("expected shape", "->bd", "->d"),
+    "winding_number": [
+        ("expected shape", "angles.sum()", "angles"),
+        ("One turn is 1", " / (2 * torch.pi)", ""),
+        ("One turn is 1", "return torch.atan2(path[:, 1], path[:, 0]).diff().sum() / (2 * torch.pi)"),
+        ("Anticlockwise", "roll(-1, 0)", "roll(-1, 1)"),
+        ("Anticlockwise", "roll(-1, 0)", "roll(1, 0)"),
+        ("other way round", "angles.sum()", "angles.abs().sum()"),
+        ("beside the origin", "following = ", "path = path - path.mean(0)\n    following = "),
+        (
+            "more than 90",
+            "torch.atan2(cross, (path * following).sum(1))",
+            "torch.atan(cross / (path * following).sum(1))",
+        ),
+        (
+            "Round twice",
+            "return (angles.sum() / (2 * torch.pi)).round()",
+            "return angles.sum().sign() * (angles.sum().abs() > 3)",
+        ),
     ],
+    "faster": [
+        ("four ratios", "[0.32, 0.27, 0.44, 0.75]", "[[0.32, 0.27, 0.44, 0.75]]"),
+        ("divide by", "[0.32, 0.27, 0.44, 0.75]", "[32.0, 27.0, 44.0, 75.0]"),
+        ("second speed", "[0.32, 0.27, 0.44, 0.75]", "[0.75, 0.44, 0.27, 0.32]"),
+        ("order of the speeds", "0.44, 0.75", "0.75, 0.44"),
+        ("same speed", "0.44, 0.75", "0.28, 0.30"),
+    ],
+}
+RIGHT = {
+    "hue_distance": ["return ((a - b + 180) % 360 - 180).abs()"],
+    "winding_number": [
+        "a = torch.atan2(path[:, 1], path[:, 0])\n"
+        "turns = (a.roll(-1) - a + torch.pi) % (2 * torch.pi) - torch.pi\n"
+        "return turns.sum() / (2 * torch.pi)"
+    ],
+    "faster": ["return torch.tensor([0.35, 0.29, 0.4, 0.7])"],
 }

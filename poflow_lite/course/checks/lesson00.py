@@ -1,25 +1,8 @@
-"""Checks of lesson 00, start here: the cost of standing still, distance on the colour circle, mixed velocities."""
+"""Checks of lesson 00, start here: distance on the colour circle, winding numbers, motions faster than trained."""
 
 import torch
 
-from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal, uniform
-
-
-@Exercise
-def no_motion_error(f: Function) -> Claims:
-    """f(frames (B, T+1, C, H, W)) -> (): mean over sequences of Σ_t ‖x_t - x_0‖₁, the error of predicting frame 0."""
-    still, jump = torch.full((3, 4, 2, 2, 2), 0.5).double(), torch.zeros(1, 4, 2, 2, 2).double()
-    swinging = still.clone()
-    jump[:, 1:], swinging[:, 1], swinging[:, 2] = 1.0, 0.75, 0.25
-    yield f(still), (), "Return one number for the whole batch"
-    yield f(still), 0.0, "Where nothing moves, standing still is perfect: compare the frames with frame 0"
-    hint = "Three frames of 2×2×2 numbers wrong by 1 make 24: add all up, each against frame 0 (not the frame before)"
-    yield f(jump), 24.0, hint
-    yield f(swinging) > 1e-6, "Brighter and darker frames must not cancel: take absolute values before you add"
-    yield f(jump / 2), 12.0, "Half the difference is half the error: absolute values, no squares"
-    hint = "Errors 24, 0, 0, 24 have a mean of 12: average over the sequences, each compared with its own frame 0"
-    yield f(torch.cat([jump, still[:2], jump])), 12.0, hint
-    return "is the yardstick: what standing still costs"
+from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, uniform
 
 
 @Exercise
@@ -38,14 +21,35 @@ def hue_distance(f: Function) -> Claims:
 
 
 @Exercise
-def mixed_velocity(f: Function) -> Claims:
-    """f(weights (B, K), velocities (B, K, d)) -> (B, d): Σ_k y_k v^k for every sample."""
-    velocities, one_hot, weights = normal(3, 3, 3), torch.eye(3).double()[[2, 0, 1]], normal(3, 3, seed=1)
-    expected = velocities[[0, 1, 2], [2, 0, 1]]
-    hint = "A one-hot weight selects k's velocity, each sample its own: sum over k, the axis of length K, and no other"
-    yield f(one_hot, velocities), expected, hint
-    yield f(0 * one_hot, velocities), 0 * expected, "With all weights 0 nothing moves"
-    yield f(2 * one_hot, velocities), 2 * expected, "Twice the weights, twice the velocity: weights are not normalised"
-    by_hand = sum(weights[:, k, None] * velocities[:, k] for k in range(3))
-    yield f(weights, velocities), by_hand, "It is y_1 v^1 + … + y_K v^K, a sum, with each sample's own weights"
-    return "is what the sliders of this lesson do"
+def winding_number(f: Function) -> Claims:
+    """f(path (n, 2)) -> (): how often a closed polygon goes round the origin, anticlockwise positive."""
+    angles = 2 * torch.pi * torch.arange(40).double() / 40
+    circle = torch.stack([angles.cos(), angles.sin()], 1)
+    far = circle + doubles(3, 1)
+    yield f(circle), (), "Return one number for the whole polygon"
+    hint = "One turn is 1: angles under which the sides are seen, divided by 2π, each the short way (-180° to 180°)"
+    yield f(circle).abs(), 1.0, hint
+    yield f(circle), 1.0, "Anticlockwise is positive: the cross product is a_1 b_2 - a_2 b_1"
+    yield f(circle.flip(0)), -1.0, "The same circle the other way round counts -1"
+    yield f(far), 0.0, "A circle beside the origin does not go round it: measure angles from the origin, not its middle"
+    yield f(torch.cat([circle, circle])), 2.0, "Round twice counts 2"
+    eight = torch.cat([circle, circle.flip(0)])
+    yield f(eight), 0.0, "Once there and once back counts 0: keep the signs of the angles"
+    coarse = doubles((5, 0), (-1, 0.4), (-1, -0.4))
+    yield f(coarse), 1.0, "A side may be seen under more than 90°: use atan2, which knows all four quadrants"
+    star = circle * (0.2 + 3 * uniform(40, 1))
+    yield f(star.roll(13, 0)), 1.0, "Distances from the origin, and where the polygon begins, do not count"
+    return "tells a loop from an arc, which no single coordinate can"
+
+
+@Exercise
+def faster(f: Function) -> Claims:
+    """f() -> (4,): error ÷ no motion of rotation at the speeds 0.5, 1, 1.5 and 2, measured on 100 test digits."""
+    found = f()
+    yield found, (4,), "Return four ratios, one for each speed"
+    yield ((found > 0) & (found < 1.5)).all(), "Ratios lie between 0 and 1.5: divide by the error of no motion"
+    half, trained, fast, double = found
+    yield max(half, trained) < 0.45, "At trained speeds more than half of the error goes: is rotation the second speed?"
+    yield trained < fast < double, "Beyond speed 1 the ratio rises with the speed: are they in the order of the speeds?"
+    yield double > 0.55, "At speed 2 most of the error is back: is the truth rendered at the same speed?"
+    return "shows where training ended: beyond speed 1 the error comes back, but not at once to that of no motion"
