@@ -14,8 +14,12 @@ WRONG = {
         ("angles in one unit", "math.radians(degrees)", "degrees"),
         ("all sizes 1", "torch.ones_like(angles)", "values.abs()"),
         ("all frequencies integers", "(values.angle() / step).round() * step", "values.angle()"),
-        ("keep the eigenvectors", "return (vectors", "vectors = vectors.roll(1, 1)\n    return (vectors"),
-        ("nearest integers", ".round()", ".trunc()"),
+        ("already must stay as it is", "return (vectors", "vectors = vectors.roll(1, 1)\n    return (vectors"),
+        (
+            "nearest integers",
+            "(values.angle() / step).round() * step",
+            "((values.angle() / step).abs() + 0.2).floor() * values.angle().sign() * step",
+        ),
     ],
     "runs_of_bars": [
         ("Rows: runs of 1", "return torch.tensor([0.5, 0.4, 0.05])"),
