@@ -1,51 +1,32 @@
-SERIES = """term = total = torch.eye(len(A), dtype=A.dtype)
-for n in range(1, 40):
-    term = term @ A * a / n
-    total = total + term
-return total"""
-LINE = 'torch.nn.functional.pad(u.square(), (reach, reach), mode="replicate").unfold(-1, neighbours, 1).sum(-1)'
 WRONG = {
-    "group_element": [
-        ("entry by entry", "return (a * A).exp()"),
-        ("sign", "a * A", "-a * A"),
-        ("transpose", "a * A", "a * A.T"),
-        ("factorial", "torch.linalg.matrix_exp(a * A)", "torch.eye(len(A)) + a * A"),
-        ("factorial", SERIES.replace(" / n", "")),
-        ("starts with I", "return torch", "return -torch.eye(len(A)) + torch"),
-        ("generator A itself", "a * A", "2 * a * A"),
-        ("more terms", SERIES.replace("40", "9")),
+    "invariant": [
+        ("divided by 4", " / 4", ""),
+        ("divided by 4", "range(4)", "range(1, 4)"),
+        ("all four quarter turns", "range(4)) / 4", "range(2)) / 2"),
+        ("all four quarter turns", "torch.rot90(x, i, (2, 3))", "x.roll(i, -1)"),
+        ("not the images", "return f(sum(torch.rot90(x, i, (2, 3)) for i in range(4)) / 4)"),
+        ("not the images", "return sum(f(torch.rot90(x, i, (2, 3))).sqrt() for i in range(4)).square() / 16"),
     ],
-    "equivariance_error": [
-        ("Frame 0", "[:, 1:]", ""),
-        ("sum over pixels", ".flatten(1).sum(1).mean()", ".mean()"),
-        ("average over sequences only", ".flatten(1).sum(1).mean()", ".sum()"),
-        ("and frames, average", ".flatten(1).sum(1)", ".flatten(2).sum(2)"),
-        ("before any sum", ".abs().flatten(1).sum(1)", ".flatten(1).sum(1).abs()"),
-        ("norm is L1", ".abs()", ".square()"),
-        ("sum over pixels", ".abs().flatten(1).sum(1)", ".flatten(2).norm(dim=2).sum(1)"),
-        ("shape ()", ".mean()", ""),
+    "nearest_circle": [
+        ("must be real", ".real", ""),
+        ("with the inverse", "torch.linalg.inv(vectors)", "vectors.mH"),
+        ("with the inverse", "U, _, V = torch.linalg.svd(A)\nreturn U @ V"),
+        ("angles in one unit", "math.radians(degrees)", "degrees"),
+        ("all sizes 1", "torch.ones_like(angles)", "values.abs()"),
+        ("all frequencies integers", "(values.angle() / step).round() * step", "values.angle()"),
+        ("already must stay as it is", "return (vectors", "vectors = vectors.roll(1, 1)\n    return (vectors"),
+        (
+            "nearest integers",
+            "(values.angle() / step).round() * step",
+            "((values.angle() / step).abs() + 0.2).floor() * values.angle().sign() * step",
+        ),
     ],
-    "ridge_map": [
-        ("towards I, not 0", "/ len(x) + ridge * identity).T", "/ len(x)).T"),
-        ("not a sum", "/ len(x)", ""),
-        ("transpose", "identity).T", "identity)"),
-        ("mean z_t - A mean z_0", "A @ z0.mean(0)", "z0.mean(0)"),
-        ("mean z_t - A mean z_0", "(zt.mean(0) - A @ z0.mean(0))", "(0 * zt.mean(0))"),
-        ("not squared", "x, y =", "ridge = ridge**2\n    x, y ="),
-        ("must be recovered", "x, y =", "z0, zt = zt, z0\n    x, y ="),
-        ("does not touch b", "zt.mean(0) - A @ z0.mean(0)", "(zt.mean(0) - A @ z0.mean(0)) / (1 + ridge)"),
-        ("expected shape", "return torch.cat([A, (zt.mean(0) - A @ z0.mean(0))[:, None]], 1)", "return A"),
-    ],
-    "capsule_code": [
-        ("not a sum", " / neighbours", ""),
-        ("then the root", "shared.sqrt()", "shared"),
-        ("before the division", "(z + mu) / shared.sqrt()", "mu + z / shared.sqrt()"),
-        ("μ is added", "(z + mu)", "z"),
-        ("s = z / 2", "/ shared", "* shared"),
-        ("damp the places", "u.square()", "u.abs()", "shared.sqrt()", "shared"),
-        ("a circle", "sum(u.square().roll(i, -1) for i in range(-reach, reach + 1))", LINE),
-        ("centred", "range(-reach, reach + 1)", "range(neighbours)"),
-        ("one neighbour", "shared.sqrt()", "u.square().mean(-1, keepdim=True).sqrt()"),
-        ("not samples", "shared.sqrt()", "(shared if neighbours < 4 else shared.mean(0)).sqrt()"),
+    "runs_of_bars": [
+        ("Rows: runs of 1", "return torch.tensor([0.5, 0.4, 0.05])"),
+        ("divide by it", "return torch.tensor([[60.0, 30.0], [50.0, 20.0], [4.0, 0.5]])"),
+        ("in column 0", "return torch.tensor([[0.3, 0.5], [0.2, 0.5], [0.0, 0.1]])"),
+        ("less than a fifth", "return torch.tensor([[0.04, 0.0], [0.5, 0.1], [0.6, 0.3]])"),
+        ("the first row", "return torch.tensor([[0.1, 0.0], [0.5, 0.1], [0.1, 0.0]])"),
     ],
 }
+RIGHT = {"runs_of_bars": ["return torch.tensor([[0.65, 0.35], [0.4, 0.1], [0.05, 0.01]])"]}
