@@ -2,18 +2,6 @@ PAIRWISE = """root = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
 squared = (covariance / root[..., None] / root[..., None, :]).square()
 return -0.5 * torch.log1p(-squared.tril(-1)).sum((-2, -1))"""
 WRONG = {
-    "mig": [
-        ("its own entropy", " / entropies", ""),
-        ("not the sum", ".mean()", ".sum()"),
-        ("expected shape", ".mean()", ""),
-        ("its own entropy", "((first - second) / entropies).mean()", "(first - second).sum() / entropies.max() / 2"),
-        ("each gap has its own entropy", "return", "return (first - second).sum() / entropies.sum()\n    return"),
-        ("each gap has its own entropy", "/ entropies)", "/ entropies.mean())"),
-        ("second best", "first - second", "first"),
-        ("latents are the rows", "information.topk(2, 0).values", "information[:3].topk(2, 1).values.unbind(1)"),
-        ("second best", "first - second", "first - information.min(0).values"),
-        ("must score 1", "first - second", "second - first"),
-    ],
     "gaussian_total_correlation": [
         ("divide the variances out", "variances.log().sum(-1)", "0"),
         ("sign", "0.5 *", "-0.5 *"),
@@ -23,25 +11,24 @@ WRONG = {
         ("factor ½", "0.5 *", "0.5 / len(covariance) *"),
         ("pair by pair", PAIRWISE),
     ],
-    "slow_transition_kl": [
-        ("sum over them", ".sum(-1)", ".mean(-1)"),
-        ("one value for each sample", ".sum(-1)", ".sum(-1).mean()"),
-        ("summed over latents", ".sum(-1)", ""),
-        ("is the entropy", " - entropy", ""),
-        ("is the entropy", "- entropy", "+ entropy"),
-        ("log(λ/2)", "math.log(rate / 2)", "math.log(1 / 2)"),
-        ("λ in front", "d = mean", "rate = 1 / rate\n    d = mean"),
-        ("folded normal", "rate * distance", "rate * d.abs()"),
-        ("same step down", "rate * distance", "rate * d"),
+    "udr": [
+        ("absolute value", ".abs()", ""),
+        ("divided by the number", " / sum(R.shape)", ""),
+        ("divided by the number", "columns.sum() + rows.sum()", "columns.sum()"),
+        ("correlations, not covariances", "torch.corrcoef", "199 * torch.cov"),
+        ("square of the best correlation", "R.amax(0).square()", "R.amax(0)"),
+        ("square of the best correlation", " / R.sum(0)", "", " / R.sum(1)", ""),
+        ("match each with its best partner", "R = ", "R = torch.eye(a.shape[1]).to(a) * "),
+        ("which axis is which", "sum(R.shape)", "(2 * a.shape[1])"),
+        ("one number", "columns.sum() + rows.sum()", "columns + rows"),
+        ("stopped with", "[a, b], 1).T", "[a, b], 1)"),
     ],
-    "rotated_log_density": [
-        ("turn z' back", "@ rotation", "@ rotation.T"),
-        ("turn z' back", "z_rotated @ rotation", "z_rotated", "z - mean", "z - mean @ rotation.T"),
-        ("turn z' back", "z_rotated @ rotation", "z_rotated"),
-        ("unrotated posterior", "z - mean", "z - mean @ rotation.T"),
-        ("summed over latents", ".sum(-1)", ".mean(-1)"),
-        ("expected shape", ".sum(-1)", ""),
-        ("standard deviation", "/ scale", "/ scale.sqrt()"),
-        ("log σ", " + scale.log() + 0.5 * math.log(2 * math.pi)", ""),
+    "one_or_both": [
+        ("expected shape", "torch.tensor([one, both])", "torch.tensor(one)"),
+        ("rows swapped", "[one, both]", "[one, [0.01 + m for m in one]]"),
+        ("section 6's", "[one, both]", "[both, one]"),
+        ("lies between 0 and 1", "[one, both]", "[[1.0, 2, 3, 4, 5, 6, 7, 44], both]"),
+        ("Eight equal numbers", "[one, both]", "[[sum(one) / 8] * 8, [sum(both) / 8] * 8]"),
+        ("and trained?", "[one, both]", "[one, [m / 20 for m in both]]"),
     ],
 }

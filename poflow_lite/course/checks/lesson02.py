@@ -1,27 +1,11 @@
-"""Checks of lesson 02, disentanglement: MIG, total correlation, the SlowVAE's transition, the rotated posterior."""
+"""Checks of lesson 02, disentanglement: total correlation, the agreement of two runs, an experiment with films."""
 
 import math
 
 import torch
-from torch.distributions import Laplace, MultivariateNormal, Normal, kl_divergence
+from torch.distributions import MultivariateNormal, kl_divergence
 
-from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal, uniform
-
-
-@Exercise
-def mig(f: Function) -> Claims:
-    """f(information (d, F), entropies (F,)) -> (): mean over factors of (largest - second largest) / entropy."""
-    entropies = doubles(2, 1, 0.5)
-    perfect = torch.cat([entropies.diag(), torch.zeros(2, 3)])
-    hint = "A perfect code must score 1: divide each factor's gap by its own entropy, take the mean, not the sum"
-    yield f(perfect, entropies), 1.0, hint
-    hint = "A duplicated code must score 0: subtract what the second best latent knows. The latents are the rows"
-    yield f(perfect[[0, 1, 2, 0, 1, 2]], entropies), 0.0, hint
-    information = doubles([1.0, 0.1, 0.1], [0.4, 0.6, 0.2], [0.3, 0.5, 0.4], [0.2, 0.0, 0.0])
-    hint = "It is between the two largest of a column, neither the smallest nor a mean; each gap has its own entropy"
-    for order in ([0, 1, 2, 3], [3, 1, 0, 2]):
-        yield f(information[order], entropies), (0.6 / 2 + 0.1 / 1 + 0.2 / 0.5) / 3, hint
-    return "is 1 for a perfect code, 0 for a duplicated one, and the mean normalised gap between them"
+from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal
 
 
 @Exercise
@@ -42,34 +26,40 @@ def gaussian_total_correlation(f: Function) -> Claims:
 
 
 @Exercise
-def slow_transition_kl(f: Function) -> Claims:
-    """f(mean, scale, centre (B, d), rate) -> (B,): KL of a diagonal Gaussian to a product of Laplaces, nats."""
-    (mean, centre), scale = normal(2, 5, 3), 0.2 + uniform(5, 3)
-    found = f(mean, scale, centre, 3.0)
-    yield found, (5,), "It is one value for each sample, summed over latents"
-    hint = "A step up and the same step down must cost the same: δ erf(δ/…) is even, and so is the exponential"
-    yield f(2 * centre - mean, scale, centre, 3.0), found, hint
-    twice = f(*(torch.cat([part, part], 1) for part in (mean, scale, centre)), 3.0)
-    yield twice, 2 * found, "Latents are independent: the same latents twice must cost twice as much, so sum over them"
-    z = mean + scale * torch.linspace(-12, 12, 24_001).double()[:, None, None]  # quadrature over 12 σ
-    log_q = Normal(mean, scale).log_prob(z)
-    for rate, hint in (
-        (1.0, "is the entropy ½ log(2πe σ²) taken off, is E|z - m| that of a folded normal?"),
-        (6.0, "is λ in front of E|z - m|, and is log(λ/2) taken off?"),
-    ):
-        gap = log_q.exp() * (log_q - Laplace(centre, torch.full_like(centre, 1 / rate)).log_prob(z))
-        expected = (gap.sum(0) * scale / 1000).sum(-1)
-        yield f(mean, scale, centre, rate), expected, f"At λ = {rate:g} it differs from a numerical integral: {hint}"
-    return "agrees with numerical integration, latent by latent"
+def udr(f: Function) -> Claims:
+    """f(a (N, d_a), b (N, d_b)) -> (): how well the latents of two codes agree up to order, sign and scale."""
+    code = torch.linalg.qr(normal(200, 3) - normal(200, 3).mean(0)).Q  # uncorrelated columns of mean 0
+    found = f(code, code)
+    yield found, (), "It is one number for a pair of codes"
+    yield found, 1.0, "A code agrees with itself: 1. Is the sum divided by the number of latents of both codes?"
+    hint = "A flipped sign is harmless: take the absolute value of each correlation"
+    yield f(code, code * doubles(1, -1, -1)), 1.0, hint
+    hint = "Scale and mean are harmless: it takes correlations, not covariances"
+    yield f(code, 3 + code * doubles(5, 0.1, 20)), 1.0, hint
+    yield f(code, code[:, [2, 0, 1]]), 1.0, "The order of latents is harmless: match each with its best partner"
+    half = math.sqrt(0.5)
+    turned = code[:, :2] @ doubles([half, -half], [half, half])
+    hint = "Two latents turned by 45° give √½ / 2: the square of the best correlation over the sum of all"
+    yield f(code[:, :2], turned), half / 2, hint
+    more = torch.cat([code, code[:, :1] + code[:, 1:2]], 1)
+    R = torch.tensor([[1, 0, 0, half], [0, 1, 0, half], [0, 0, 1, 0]]).double()
+    expected = 3 + 0.5 / (2 * half) + 2 / (1 + half) + 1
+    hint = "With 3 and 4 latents both sums count, one over each code, together over 3 + 4: which axis is which?"
+    yield f(code, more), expected / sum(R.shape), hint
+    yield f(more, code), expected / sum(R.shape), "It must not matter which code comes first"
+    return "is 1 for codes that differ in order, sign and scale, and less for turned ones"
 
 
 @Exercise
-def rotated_log_density(f: Function) -> Claims:
-    """f(z_rotated, mean, scale (B, d), rotation (d, d)) -> (B,): log density of R z for z ~ N(mean, diag scale²)."""
-    (mean, z), scale, rotation = normal(2, 6, 3), 0.3 + uniform(6, 3), torch.linalg.qr(normal(3, 3)).Q
-    unmoved = Normal(mean, scale).log_prob(z).sum(-1)
-    hint = "With R = I it is log N(z; μ, σ²), summed over latents; σ is a standard deviation, mind log σ and log 2π"
-    yield f(z, mean, scale, torch.eye(3).double()), unmoved, hint
-    hint = "q'(Rz) = q(z): turn z' back, z_rotated @ rotation for rows, before it meets the unrotated posterior"
-    yield f(z @ rotation.T, mean, scale, rotation), unmoved, hint
-    return "gives each rotated sample the density that it had before"
+def one_or_both(f: Function) -> Claims:
+    """f() -> (2, 8): MIGs of eight runs for Laplace steps of one factor at a time, and of both at once."""
+    found = f()
+    yield found, (2, 8), "Rows: one factor at a time, both at once. Columns: the eight runs"
+    yield ((found >= 0) & (found <= 1)).all(), "A MIG lies between 0 and 1: return .migs, not the angles"
+    yield (found.std(1) > 1e-4).all(), "Eight equal numbers: give the MIG of every run, not their mean"
+    hint = "One factor at a time should give axes in nearly every run (mean MIG > 0.7): is the first row section 6's?"
+    yield found[0].mean() > 0.7, hint
+    hint = "Are the rows swapped, or were both trained on the same steps? One at a time found axes more surely here"
+    yield found[0].mean() > found[1].mean() + 0.05, hint
+    yield found[1].mean() > 0.25, "A mean MIG below 0.25 for both at once: are the steps of scale 0.28, and trained?"
+    return "has the MIGs of all runs: sparse steps pull towards axes more strongly than merely heavy-tailed ones"
