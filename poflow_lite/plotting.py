@@ -73,9 +73,9 @@ def _drawn(fig: Figure, alt: str) -> str:
     return _html("image/png", _png(fig), alt, _width(fig))
 
 
-def _png(fig: Figure) -> bytes:
+def _png(fig: Figure, dpi: int = 160) -> bytes:
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=160)
+    fig.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 
@@ -232,7 +232,7 @@ def figure_gif(draw: Callable[[int], Figure], frames: int, milliseconds: int = 1
     from PIL import Image
 
     adaptive = {"palette": Image.Palette.ADAPTIVE, "colors": 64}
-    pictures = [Image.open(io.BytesIO(_png(draw(i)))).convert("P", **adaptive) for i in range(frames)]
+    pictures = [Image.open(io.BytesIO(_png(draw(i), 100))).convert("P", **adaptive) for i in range(frames)]
     return _animation(pictures, milliseconds, bounce)
 
 
