@@ -21,7 +21,7 @@ WRONG = {
         ("match each with its best partner", "R = ", "R = torch.eye(a.shape[1]).to(a) * "),
         ("which axis is which", "sum(R.shape)", "(2 * a.shape[1])"),
         ("one number", "columns.sum() + rows.sum()", "columns + rows"),
-        ("stopped with", "[a, b], 1).T", "[a, b], 1)"),
+        ("A code agrees with itself", "[a, b], 1).T", "[a, b], 1)"),
     ],
     "one_or_both": [
         ("expected shape", "torch.tensor([one, both])", "torch.tensor(one)"),
