@@ -191,7 +191,7 @@ def _report(metrics: dict[str, Any], folder: Path) -> None:
     """Print ``metrics.json`` as a table."""
     import pandas as pd
 
-    model = "flow" if metrics["model"].endswith(("flow", "flow-factorized")) else metrics["model"]
+    model = "flow" if metrics["model"] in ("free-flow", "flow-factorized") else metrics["model"]
     columns = {name.replace("_", " "): name for name in ("no_motion", "median_frame", "reconstruction_floor")}
     columns = {model: "equivariance_error", **columns}
     table = pd.DataFrame({heading: metrics[name] for heading, name in columns.items()}).map("{:.0f}".format)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from poflow_lite import plotting
-from poflow_lite.studies.study import mean_and_spread
+from poflow_lite.studies.study import mean_and_spread, t_interval
 
 Result = Mapping[str, Any]
 
@@ -103,8 +103,6 @@ def leads(result: Result, ours: str = "free-flow") -> pd.DataFrame:
         t-interval over seeds "low" to "high" (NaN for one seed): relative for errors, where below 0 is better, in nats
         for the likelihood of sequences, where above 0 is better.
     """
-    from scipy.stats import t
-
     found = rows(result).set_index(["model", "operator"])
     chosen = {model: found.loc[[(model, operator)]] for model, operator in best_operators(result).items()}
     lines, names = [], list(_runs(result)[0]["references"]["no_motion"])
@@ -116,9 +114,9 @@ def leads(result: Result, ours: str = "free-flow") -> pd.DataFrame:
         rival = min(rivals, key=lambda model: rivals[model].mean() * (1 if measure in names else -1))
         pairs = pd.concat([values[ours], rivals[rival]], axis=1, join="inner", keys=["ours", "rival"])
         differences = pairs["ours"] / pairs["rival"] - 1 if measure in names else pairs["ours"] - pairs["rival"]
-        half = t.ppf(0.975, len(pairs) - 1) * differences.sem() if len(pairs) > 1 else math.nan
-        centre, means = differences.mean(), {"ours": values[ours].mean(), "rival": rival, "its": rivals[rival].mean()}
-        lines.append({"measure": measure, **means, "difference": centre, "low": centre - half, "high": centre + half})
+        low, high = t_interval(differences.tolist())
+        means = {"ours": values[ours].mean(), "rival": rival, "its": rivals[rival].mean()}
+        lines.append({"measure": measure, **means, "difference": differences.mean(), "low": low, "high": high})
     return pd.DataFrame(lines)
 
 

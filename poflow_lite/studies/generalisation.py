@@ -14,16 +14,16 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from scipy.stats import t
 
 from poflow_lite import experiments, plotting
+from poflow_lite.datasets import TransformationSequences
 from poflow_lite.experiments import load_run, recipe, sequences, train_recipe
 from poflow_lite.io import require_known
 from poflow_lite.metrics import OrderGaps
 from poflow_lite.models import MSP
 from poflow_lite.operators import fit_operators
 from poflow_lite.settings import Count, Seed, Split
-from poflow_lite.studies.study import Study
+from poflow_lite.studies.study import Study, t_interval
 from poflow_lite.studies.tasks import TASKS, TRAININGS, lent_steps, measure_round_trip, measure_task, task_sequences
 
 RIVALS = ("vae", "beta-vae", "factor-vae", "slow-vae", "topographic-vae", "poflow", "msp")
@@ -110,18 +110,16 @@ def measure(folder: Path, **cell: Any) -> dict[str, Any]:
     if isinstance(run.model, MSP):
         operators["lent"] = lent_steps(run.model, training)
 
-    def errors(split: str) -> dict[str, dict[str, dict[str, float]]]:
-        shown = {
-            name: task_sequences(TASKS[name], cell["data"], split, cell["images"], run.settings.horizon)
-            for name in cell["tasks"]
-        }
-        return {name: measure_task(run.model, operators, TASKS[name], shown[name]) for name in shown}
+    def shown(name: str, split: str) -> TransformationSequences:
+        return task_sequences(TASKS[name], cell["data"], split, cell["images"], run.settings.horizon)
 
-    first = task_sequences(TASKS[cell["tasks"][0]], cell["data"], cell["split"], cell["images"], run.settings.horizon)
+    def errors(split: str) -> dict[str, dict[str, dict[str, float]]]:
+        return {name: measure_task(run.model, operators, TASKS[name], shown(name, split)) for name in cell["tasks"]}
+
     return {
         "errors": errors(cell["split"]),
         "validation": errors("validation"),
-        "round_trip": measure_round_trip(run.model, operators, first),
+        "round_trip": measure_round_trip(run.model, operators, shown(cell["tasks"][0], cell["split"])),
         "seconds": run.history[-1]["seconds"],
         "device": run.config["device"],
     }
@@ -184,8 +182,7 @@ def verdicts(result: Mapping[str, Any]) -> pd.DataFrame:
         ours, rival = (group.loc[group.error.idxmin()] for group in (own, others))
         pairs = pd.DataFrame({"ours": ours.errors, "rival": rival.errors}).dropna()
         differences = pairs.ours / pairs.rival - 1
-        half = t.ppf(0.975, len(pairs) - 1) * differences.sem() if len(pairs) > 1 else math.inf
-        low, high = differences.mean() - half, differences.mean() + half
+        low, high = t_interval(differences.tolist())
         verdict = "ours" if high < 0 else "rival" if low > 0 else "tie"
         lines.append([task, ours.model, rival.model, differences.mean(), low, high, verdict])
     return pd.DataFrame(lines, columns=["task", "ours", "rival", "difference", "low", "high", "verdict"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import os
 import time
 import traceback
@@ -169,6 +170,20 @@ def mean_and_spread(values: Sequence[float | None], form: str) -> str:
         return ""
     spread = f" ± {stdev(values):{form}}" if len(values) > 1 else ""
     return f"{mean(values):{form}}{spread}"
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a mean by Student's t, low and high; NaN for a single value.
+
+    >>> t_interval([1.0])
+    (nan, nan)
+    """
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return math.nan, math.nan
+    half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return mean(values) - half, mean(values) + half
 
 
 # --- the grid -----------------------------------------------------------------------------------------------------
