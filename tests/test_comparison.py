@@ -69,6 +69,18 @@ def test_operators_and_median_frame_are_fitted_to_training_sequences_and_to_noth
     assert right["operators"]["linear"]["equivariance_error"]["halve"] < 0.02 * moved
 
 
+def test_validation_errors_are_ratios_by_operators_that_saw_training_images_only(images, make_fading):
+    """Halving is linear in pixels: almost 0 for who saw it, no motion for who saw stills or stands still itself."""
+    halving, still = (make_fading(images, names=(name,)) for name in ("halve", "still"))
+    shown, model = make_fading(images[:5], names=("halve",)), Pixels()
+    assert experiments.validation_errors(model, halving, shown) == {"linear": pytest.approx(0, abs=0.02)}
+    assert experiments.validation_errors(model, still, shown) == {"linear": pytest.approx(1, abs=0.02)}
+    model.motion = "none"
+    assert experiments.validation_errors(model, halving, shown)["none"] == pytest.approx(1)
+    read_off = experiments.validation_errors(msp_of_pixels(), halving, shown)
+    assert list(read_off) == ["linear", "swapped"]  # "own" looks at a second frame
+
+
 def test_a_users_model_operator_and_metric_get_their_row_and_column(images, make_fading, rows_of):
     training, held_out, model = make_fading(images), make_fading(images[:4]), Pixels()
 

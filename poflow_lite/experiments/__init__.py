@@ -1,7 +1,7 @@
 """Experiments: recipes, training and measuring runs, pretrained models, and comparing models with each other."""
 
 from poflow_lite.experiments.building import MODELS, build_model, options_of, recipe, register_model
-from poflow_lite.experiments.comparison import COMPARED, compare, measure_operators
+from poflow_lite.experiments.comparison import COMPARED, compare, measure_operators, validation_errors
 from poflow_lite.experiments.pretrained import export, load_pretrained
 from poflow_lite.experiments.recipes import BUDGETS, Recipe, sequences
 from poflow_lite.experiments.runs import Run, evaluate, evaluate_run, load_run, save_pictures, train, train_recipe
@@ -27,4 +27,5 @@ __all__ = [
     "sequences",
     "train",
     "train_recipe",
+    "validation_errors",
 ]

@@ -127,6 +127,18 @@ def least(operators: Mapping[str, Mapping[str, Any]], still: Mapping[str, float]
     return min((name for name in operators if name != "own"), key=error)
 
 
+def validation_errors(model: Any, training: Sequences, validation: Sequences, operator_images: int = 1000) -> dict:
+    """Operator ↦ error on validation images ÷ that of no motion, mean over k: of the ridge map and the model's motion.
+
+    What costs and tunings are read from; "own" is left out, as it looks at a second frame.
+    """
+    sizes = {"operator_images": operator_images, "median_images": 1}
+    found = measure_operators(model, training, validation, operators=["linear"], scores=False, **sizes)
+    unit = found["references"]["no_motion"]
+    errors = {name: entry["equivariance_error"] for name, entry in found["operators"].items() if name != "own"}
+    return {name: mean(error / unit[k] for k, error in own.items()) for name, own in errors.items()}
+
+
 def _errors(asking: Mapping[str, Asking], sequences: Sequences) -> dict[str, dict[str, float]]:
     """Equivariance errors of all ways to move a model; those that are told k see the same frames, rendered once."""
     told = {name: partial(predict, own) for name, (own, ask) in asking.items() if ask is _as_told}

@@ -23,8 +23,8 @@ from poflow_lite.training import resolve_device, step_generator
 
 
 COMPARED = (
-    *("vae", "beta-vae", "factor-vae", "slow-vae", "topographic-vae", "poflow"),
-    *("flow-factorized", "weakly-supervised"),
+    *("vae", "beta-vae", "factor-vae", "slow-vae", "topographic-vae", "msp", "poflow"),
+    *("flow-factorized", "free-flow", "weakly-supervised"),
 )
 """The models that are compared where no others are named."""
 

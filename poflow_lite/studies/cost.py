@@ -9,27 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
-from itertools import cycle, product
+from itertools import product
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, Locator, LogLocator, NullLocator
-from torch import nn
 
 from poflow_lite import plotting
-from poflow_lite.datasets import Sequences
-from poflow_lite.experiments import load_run, recipe, sequences, train_recipe
+from poflow_lite.experiments import load_run, recipe, sequences, train_recipe, validation_errors
 from poflow_lite.io import machine, require_known
-from poflow_lite.metrics import equivariance_errors, persistence, predict
-from poflow_lite.operators import AffineMaps, training_latents, with_operator
 from poflow_lite.settings import Count, Flag, Positive, Seed
 from poflow_lite.studies import comparison
 from poflow_lite.studies import cost_measures as measures
@@ -37,6 +31,8 @@ from poflow_lite.studies.cost_measures import AXES
 from poflow_lite.studies.study import Study
 from poflow_lite.training import resolve_device
 
+LEADING = "free-flow"
+"""The model that others are shown beside."""
 Result = Mapping[str, Any]
 Cells = dict[str, dict[str, Any]]
 
@@ -45,6 +41,7 @@ def cells(
     data: str = "digits",
     budget: str = "lecture",
     models: Sequence[str] = comparison.COMPARED,
+    sized: Sequence[str] = ("vae", "free-flow", "flow-factorized"),
     axes: Sequence[str] = tuple(AXES),
     seeds: Sequence[Seed] = (0,),
     steps: Sequence[Count] = (125, 250, 500, 1000, 2000),
@@ -59,7 +56,8 @@ def cells(
 
     Args:
         data, budget, changes: name the recipe, and what differs from it in all models.
-        models: of :data:`experiments.MODELS`.
+        models: of :data:`experiments.MODELS`, trained until they reach errors.
+        sized: those whose steps are measured against each size.
         axes: sizes of :data:`cost_measures.AXES`.
         seeds, steps: of the trainings.
         thresholds: errors to be reached, as shares of that of no motion.
@@ -68,29 +66,33 @@ def cells(
         memory: measure memory too, always on the CPU, which takes a few seconds for each model and value.
         device: "auto", "cpu" or "cuda", for times and training.
     """
-    if not (models and axes and steps) or "steps" in (changes or {}):
+    if not (models and sized and axes and steps) or "steps" in (changes or {}):
         raise ValueError(
-            "costs need models, axes and numbers of steps, which are no change of the recipe, "
-            f"got {list(models)}, {list(axes)} and {list(steps)}"
+            "costs need models, sized ones, axes and numbers of steps, which are no change of the recipe, "
+            f"got {list(models)}, {list(sized)}, {list(axes)} and {list(steps)}"
         )
     recipe_of = {"data": data, "budget": budget, **(changes or {})}
     for axis in axes:
         require_known("axis", axis, AXES)
-        for model, value in product(models, AXES[axis]):  # what does not fit a model fails now
+        for model, value in product(sized, AXES[axis]):  # what does not fit a model fails now
             measures.on_noise(model, *measures.settings_at(model, axis, value, **recipe_of), torch.device("cpu"))
+    for model in models:
+        measures.on_noise(model, recipe(model=model, **recipe_of), measures.STANDARD_K, torch.device("cpu"))
     sequences(data, "train", recipe(model=models[0], **recipe_of))  # and data that are missing are missed
-    found = _against("memory", models, axes if memory else (), recipe_of)
+    found = _against("memory", sized, axes if memory else (), recipe_of)
     for model, count, seed in product(models, steps, seeds):
         place = {"kind": "training", "model": model, "steps": count, "seed": seed, "images": images}
         found[f"{model}-steps-{count}-seed-{seed}"] = {**place, "device": device, "recipe_of": recipe_of}
     return found
 
 
-def alone(models: Sequence[str], axes: Sequence[str], rounds: int, device: str, **settings: Any) -> Cells:
+def alone(
+    models: Sequence[str], sized: Sequence[str], axes: Sequence[str], rounds: int, device: str, **settings: Any
+) -> Cells:
     """Cells of time: one for each size, on noise, and one of the recipe's own step, on the data."""
     recipe_of = {"data": settings["data"], "budget": settings["budget"], **(settings["changes"] or {})}
-    parts = "flow-factorized" in models
-    times = _against("time", models, axes, recipe_of, rounds=rounds, parts=parts, device=device)
+    parts = "flow-factorized" in sized
+    times = _against("time", sized, axes, recipe_of, rounds=rounds, parts=parts, device=device)
     whole = comparison.alone(models=models, device=device, vary=None, **settings)
     return times | {name: {"kind": "recipe", **cell} for name, cell in whole.items()}
 
@@ -121,21 +123,10 @@ def _training(
     training, held_out = (sequences(recipe_of["data"], split, run.settings) for split in ("train", "validation"))
     return {
         "data_set": f"{held_out.name}, {images:,} measured at most",
-        "error": relative_error(run.model, training, held_out.first(images), seed),
+        "errors": validation_errors(run.model, training, held_out.first(images)),
         "seconds": run.history[-1]["seconds"],
         "machine": run.config["device"],
     }
-
-
-def relative_error(model: nn.Module, training: Sequences, held_out: Sequences, seed: int = 0) -> float:
-    """Equivariance error ÷ that of no motion, the mean over k, of a model moved by its own rollout.
-
-    One that stands still is moved by the linear operator, the strongest, fitted to at most 500 of its training images.
-    """
-    if model.motion is None:
-        model = with_operator(model, AffineMaps.linear(training_latents(model, training, 500, seed)))
-    errors = equivariance_errors({"model": partial(predict, model), "still": persistence}, held_out, seed=seed)
-    return mean(errors["model"][k] / errors["still"][k] for k in held_out.names)
 
 
 # --- what people read ---------------------------------------------------------------------------------------------
@@ -148,11 +139,22 @@ def _of(result: Result, *kinds: str) -> list[Mapping[str, Any]]:
 
 
 def mean_errors(result: Result) -> dict[str, tuple[float, dict[int, float]]]:
-    """Model ↦ milliseconds of a step, and number of steps ↦ error averaged over seeds, where no seed is missing."""
-    found = pd.DataFrame(_of(result, "training"), columns=["model", "steps", "seed", "error"])
-    errors = {model: own.pivot(index="steps", columns="seed", values="error") for model, own in found.groupby("model")}
+    """Model ↦ milliseconds of a step, and number of steps ↦ error averaged over seeds, where no seed is missing.
+
+    The error is that of the operator with the least mean, on the validation images.
+    """
+    lines = [
+        [cell["model"], cell["steps"], cell["seed"], operator, error]
+        for cell in _of(result, "training")
+        for operator, error in cell["errors"].items()
+    ]
+    found = pd.DataFrame(lines, columns=["model", "steps", "seed", "operator", "error"])
+    least = {}
+    for model, own in found.groupby("model"):
+        seeds = own.pivot(index=["steps", "operator"], columns="seed", values="error").dropna()
+        least[model] = seeds.mean(axis=1).groupby("steps").min().to_dict()
     times = next((cell["milliseconds"] for cell in _of(result, "recipe")), {})
-    return {model: (times[model], errors[model].dropna().mean(axis=1).to_dict()) for model in times if model in errors}
+    return {model: (times[model], least[model]) for model in times if model in least}
 
 
 def table(result: Result) -> pd.DataFrame:
@@ -193,8 +195,9 @@ def notes(result: Result) -> list[str]:
         )
     for cell in _of(result, "training")[:1]:
         said.append(
-            f"Errors: {cell['data_set']}, mean over k and over seeds {result['settings']['seeds']}, each number of "
-            "steps with its own schedule. Seconds: steps × the median time of a step of the recipe, measured alone."
+            f"Errors: {cell['data_set']}, by the operator with the least one there (ridge map, own motion), "
+            f"mean over k and over seeds {result['settings']['seeds']}, each number of steps with its own schedule. "
+            "Seconds: steps × the median time of a step of the recipe, measured alone."
         )
     return said
 
@@ -202,39 +205,59 @@ def notes(result: Result) -> list[str]:
 def figure(result: Result) -> Figure:
     """Time and memory of a step against each size, log-log, and the error of trainings against their seconds.
 
-    Parts of the flow-factorized VAE are black; dashed lines through their last point have the exponent of the formula.
+    At most four lines a panel. The transport of the flow-factorized VAE is black; a dashed line through its last point
+    has the exponent of the formula. The model that leads is in every panel of errors, with three others.
     """
-    panels, settings = _of(result, "time", "memory"), result["settings"]
-    rows = len(panels) // 3 + 1
-    fig, axes = plotting.figure(11.5, 2.6 * rows + 1, rows, 3, squeeze=False)
-    marks = zip(settings["models"], cycle(plotting.COLORS), cycle(plotting.MARKERS), strict=False)
-    styles = {name: {"color": color, "marker": marker, "markersize": 4} for name, color, marker in marks}
-    styles |= {name: {"color": "black", "marker": marker} for name, marker in zip(measures.PARTS, "d.", strict=True)}
-    for cell, axis in zip(panels, axes.flat, strict=False):
-        sizes = np.array(cell["values"])
-        for name, curve in cell["curves"].items():
-            axis.plot(sizes, curve["measured"], **styles[name])
-        axis.set(xscale="log", yscale="log", xlabel=cell["axis"].replace("_", " "), ylabel=_UNITS[cell["kind"]])
-        low, high = axis.get_ylim()
-        axis.set_ylim(low / 1.3, high * 1.3)  # a steep formula is cut off, not the measurement squeezed
-        for name, formula in cell["formula"].items():
-            last = cell["curves"][name]["measured"][-1]
-            axis.plot(sizes, last * (sizes / sizes[-1]) ** formula["exponent"], "k--", linewidth=0.8)
-        _plain_ticks(axis.xaxis, FixedLocator(sizes))
-        _plain_ticks(axis.yaxis)
-    last, *unused = axes.flat[len(panels) :]
-    for model, (milliseconds, errors) in mean_errors(result).items():
-        last.plot([steps * milliseconds / 1e3 for steps in errors], list(errors.values()), **styles[model])
-    for threshold in settings["thresholds"]:
-        last.axhline(threshold, color="0.5", linewidth=0.7, linestyle=":", zorder=0)
-    last.set(xscale="log", xlabel="seconds of training", ylabel="error ÷ no motion", ylim=(0, None))
-    _plain_ticks(last.xaxis)
-    for axis in unused:
+    panels, settings, found = _of(result, "time", "memory"), result["settings"], mean_errors(result)
+    others = [model for model in found if model != LEADING]
+    groups = [others[i : i + 3] for i in range(0, len(others), 3)]
+    rows = -(-(len(panels) + len(groups)) // 3)
+    fig, axes = plotting.figure(11.5, 2.9 * rows, rows, 3, squeeze=False)
+    free = list(axes.flat)
+    for cell in panels:
+        _draw_size(free.pop(0), cell)
+    for group in groups:
+        axis = free.pop(0)
+        for model in [*group, *([LEADING] if LEADING in found else [])]:
+            milliseconds, errors = found[model]
+            seconds = [steps * milliseconds / 1e3 for steps in errors]
+            axis.plot(seconds, list(errors.values()), label=model, **_style(model, group))
+        for threshold in settings["thresholds"]:
+            axis.axhline(threshold, color="0.5", linewidth=0.7, linestyle=":", zorder=0)
+        axis.set(xscale="log", xlabel="seconds of training", ylabel="error ÷ no motion", ylim=(0, None))
+        axis.legend(frameon=False, fontsize=8)
+        _plain_ticks(axis.xaxis)
+    for axis in free:
         axis.set_visible(False)
-    handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
-    fig.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    fig.suptitle(f"{settings['data']}, budget {settings['budget']}", fontsize=10)
+    fig.suptitle(f"What a step costs, and what seconds buy: {settings['data']}, {settings['budget']}", fontsize=11)
     return fig
+
+
+def _draw_size(axis: Axes, cell: Mapping[str, Any]) -> None:
+    """One panel: time or memory of each model, and the transport with its formula, against one size."""
+    sizes = np.array(cell["values"])
+    shown = {name: curve["measured"] for name, curve in cell["curves"].items() if name != measures.NETWORKS}
+    for name, measured in shown.items():
+        axis.plot(sizes, measured, label=name, **_style(name, list(shown)))
+    axis.set(xscale="log", yscale="log", xlabel=cell["axis"].replace("_", " "), ylabel=_UNITS[cell["kind"]])
+    low, high = axis.get_ylim()
+    axis.set_ylim(low / 1.3, high * 1.3)  # a steep formula is cut off, not the measurement squeezed
+    if formula := cell["formula"].get(measures.TRANSPORT):
+        slope = (sizes / sizes[-1]) ** formula["exponent"]
+        axis.plot(sizes, shown[measures.TRANSPORT][-1] * slope, "k--", linewidth=0.8, label="formula")
+    axis.legend(frameon=False, fontsize=7)
+    _plain_ticks(axis.xaxis, FixedLocator(sizes))
+    _plain_ticks(axis.yaxis)
+
+
+def _style(name: str, among: Sequence[str]) -> dict[str, Any]:
+    """The model that leads in the strongest colour, the others by their place, the transport black."""
+    if name == measures.TRANSPORT:
+        return {"color": "black", "marker": "d", "markersize": 4}
+    if name == LEADING:
+        return {"color": plotting.COLORS[1], "marker": "o", "markersize": 5, "linewidth": 2.2, "zorder": 3}
+    i = [model for model in among if model != LEADING].index(name)
+    return {"color": plotting.COLORS[(0, 2, 4)[i % 3]], "marker": plotting.MARKERS[1 + i % 7], "markersize": 4}
 
 
 def _plain_ticks(axis: Axis, places: Locator | None = None) -> None:

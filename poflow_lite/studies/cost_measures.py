@@ -222,9 +222,10 @@ def network_operations(settings: Recipe, transformations: int = STANDARD_K) -> f
     return settings.batch_size * ((1 + extra) * encode + (settings.frames + 1 + extra) * decode)
 
 
+TRANSPORT, NETWORKS = "flow-factorized: transport alone", "flow-factorized: encoder and decoder alone"
 PARTS: dict[str, tuple[Callable[..., Tensor], Callable[..., float]]] = {
-    "flow-factorized: transport alone": (_transport, transport_operations),
-    "flow-factorized: encoder and decoder alone": (_networks, network_operations),
+    TRANSPORT: (_transport, transport_operations),
+    NETWORKS: (_networks, network_operations),
 }
 """Part of a step of the flow-factorized VAE ↦ what is differentiated, and the multiplications of its forward pass."""
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from poflow_lite import plotting
-from poflow_lite.experiments import Recipe, load_run, measure_operators, recipe, sequences, train_recipe
+from poflow_lite.experiments import Recipe, load_run, recipe, sequences, train_recipe, validation_errors
 from poflow_lite.io import require_known
 from poflow_lite.settings import Count, Seed
 from poflow_lite.studies.study import Study, mean_and_spread
@@ -92,14 +92,7 @@ def measure(
     run = load_run(train_recipe(model, data, budget, folder, **how, steps=steps, **weights), device)
     training, validation = (sequences(data, split, run.settings) for split in ("train", "validation"))
     shown = validation.first(images)
-    found = measure_operators(
-        run.model, training, shown, operators=["linear"], scores=False, operator_images=1000, median_images=1
-    )
-    unit = found["references"]["no_motion"]
-    errors = {
-        name: mean(error / unit[k] for k, error in entry["equivariance_error"].items())
-        for name, entry in found["operators"].items()
-    }
+    errors = validation_errors(run.model, training, shown)
     return {"data_set": f"{validation.name}, {len(shown):,} measured", "errors": errors}
 
 
