@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 
 import ipywidgets
@@ -13,6 +14,7 @@ from PIL import Image
 
 from poflow_lite import plotting
 from poflow_lite.densities import Grid
+from poflow_lite.plotting import figures, player, sliders
 
 RED, BLUE, GREY = torch.tensor([1.0, 0, 0]), torch.tensor([0, 0, 1.0]), torch.tensor([0.5])
 
@@ -109,9 +111,9 @@ def shown(monkeypatch):
 
     def explore(draw, seconds=0.0, **options):
         clock, seen = iter([0.0, seconds]), []
-        monkeypatch.setattr(plotting, "_png", lambda title: title.encode())
-        monkeypatch.setattr(plotting, "_width", len)
-        monkeypatch.setattr(plotting.time, "perf_counter", lambda: next(clock))
+        monkeypatch.setattr(figures, "png", lambda title: title.encode())
+        monkeypatch.setattr(figures, "screen_width", len)
+        monkeypatch.setattr(sliders.time, "perf_counter", lambda: next(clock))
         monkeypatch.setattr(ipywidgets.VBox, "_repr_mimebundle_", lambda box: {"view": box}, raising=False)
         monkeypatch.setattr("IPython.display.display", lambda data, raw: seen.append(data))
         plotting.explore(draw, "alt", **options)
@@ -168,6 +170,46 @@ def test_an_error_while_a_slider_moves_takes_the_place_of_the_picture(shown):
 def test_sliders_that_cannot_be_are_refused(shown, options, message):
     with pytest.raises(ValueError, match=message):
         shown(lambda t, s=0: "", t=range(2), **options)
+
+
+def test_on_a_page_a_figure_with_sliders_has_all_its_pictures_and_needs_no_kernel(monkeypatch):
+    """A picture for each pair of stops, in the order in which the script counts them; one stop needs no slider."""
+    seen = []
+
+    def colored(left, t, fixed):
+        fig, _ = plotting.figure(0.5, 0.5)
+        fig.set_facecolor((left / 255, t / 255, fixed / 255))
+        for axis in fig.axes:
+            axis.remove()
+        return fig
+
+    monkeypatch.setenv(sliders.PLAYERS, "1")
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: seen.append(data["text/html"]))
+    offered = {"left": {"few </b>": 10, "many": 200}, "t": range(3), "fixed": [77]}
+    plotting.explore(colored, "a colour", {"t": 1}, {"t": "time"}, "t", **offered)
+    data = json.loads(re.search('<script type="application/json">(.*?)</script>', seen[0])[1])
+    assert data["stops"] == [["few </b>", "many"], ["0", "1", "2"]]
+    images = [Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB") for picture in data["pictures"]]
+    assert [image.getpixel((20, 20)) for image in images] == [(left, t, 77) for left in (10, 200) for t in range(3)]
+    assert re.search(r'<label>time <input type="range" min="0" max="2" value="1"> <output>1</output>', seen[0])
+    assert seen[0].count("<input") == 2
+    assert seen[0].count("<button") == 1
+
+
+@pytest.mark.parametrize(
+    ("counts", "play", "kept"),
+    [
+        ({"t": 9, "a": 5, "b": 2}, "t", [9, 5, 2]),
+        ({"t": 9, "a": 5, "b": 5, "c": 5, "d": 6}, "t", [9, 2, 2, 2, 1]),
+        ({"t": 300, "a": 3}, "t", [100, 1]),
+        ({"a": 6, "b": 7, "c": 8}, None, [4, 5, 5]),
+    ],
+)
+def test_a_player_holds_at_most_a_hundred_pictures_and_the_start_is_one_of_them(counts, play, kept):
+    for start in (0, 1):
+        stops = player.thinned(counts, dict.fromkeys(counts, start), play)
+        assert [len(own) for own in stops.values()] == kept
+        assert all(start in own and own == sorted({*own}) for own in stops.values())
 
 
 def test_a_figure_needs_an_alternative_text():

@@ -1,6 +1,7 @@
 """Tools behind the notebooks: execute and save them, build what students and teachers get, lint what is committed."""
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from typing import Any
 
 from poflow_lite.datasets.places import find
 from poflow_lite.io import prepare_folder, require_known, write_atomically
+from poflow_lite.plotting.sliders import PLAYERS
 
 # What pip installs where the package is missing, such as "git+https://…": an address of yours; `build` writes it into
 # the lessons. None is invented here, since whoever registers it would run code on the machines of all who take part.
@@ -73,8 +75,8 @@ def recorded(name: str) -> dict[str, Any]:
 def execute(path: str | Path, timeout: int = 600) -> float:
     """Run a lesson top to bottom in a fresh kernel and save its outputs in place; return the seconds it took.
 
-    Of sliders the picture at their start is kept: without a live kernel their views are broken links. The time is kept
-    in the notebook's metadata so that :func:`lint` can hold the header to it.
+    Sliders are kept as players (:func:`plotting.player.player`): without a live kernel their views are broken links.
+    The time is kept in the notebook's metadata so that :func:`lint` can hold the header to it.
 
     Raises:
         ValueError: if a cell fails; the message shows its error. The file is left as it was.
@@ -88,7 +90,7 @@ def execute(path: str | Path, timeout: int = 600) -> float:
     began = time.perf_counter()
     client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": "."}})
     try:
-        client.execute()
+        client.execute(env={**os.environ, PLAYERS: "1"})
     except CellExecutionError as error:
         raise ValueError(f"{path.name} stopped: {error.ename}: {error.evalue}") from error
     seconds = time.perf_counter() - began

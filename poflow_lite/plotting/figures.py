@@ -1,4 +1,4 @@
-"""Figures of the course: filmstrips, bars, curves, animations, sliders. None touches matplotlib's global state.
+"""Figures of the course: filmstrips, bars, curves, animations. None touches matplotlib's global state.
 
 Images are (C, H, W) in [0, 1], in colour (C = 3) or grey (C = 1); what lies outside is clipped.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import textwrap
-import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -22,8 +21,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 __all__ = [
-    "COLORS", "MARKERS", "arrows", "cloud", "density", "equivariance_bars", "explore", "figure", "figure_gif",
-    "filmstrip", "gif", "image_grid", "show", "show_gif", "tracks", "training_curves",
+    "COLORS", "MARKERS", "arrows", "cloud", "density", "equivariance_bars", "figure", "figure_gif", "filmstrip", "gif",
+    "image_grid", "show", "show_gif", "tracks", "training_curves",
 ]  # fmt: skip
 
 COLORS: list[tuple[float, float, float]] = list(sns.color_palette("colorblind"))
@@ -46,7 +45,7 @@ def figure(width: float = 7.0, height: float = 3.0, rows: int = 1, columns: int 
 
 def show(fig: Figure, alt: str) -> None:
     """Display a figure in a notebook, sharp on a page too, with its alternative text for readers who do not see it."""
-    _show("image/png", _png(fig), alt, _width(fig))
+    _show("image/png", png(fig), alt, screen_width(fig))
 
 
 def show_gif(data: bytes, alt: str) -> None:
@@ -57,10 +56,10 @@ def show_gif(data: bytes, alt: str) -> None:
 def _show(kind: str, data: bytes, alt: str, width: int | None = None) -> None:
     from IPython.display import display
 
-    display({"text/html": _html(kind, data, alt, width), "text/plain": f"[figure] {alt}"}, raw=True)
+    display({"text/html": image_tag(kind, data, alt, width), "text/plain": f"[figure] {alt}"}, raw=True)
 
 
-def _html(kind: str, data: bytes, alt: str, width: int | None = None) -> str:
+def image_tag(kind: str, data: bytes, alt: str, width: int | None = None) -> str:
     """JupyterLab and nbconvert ignore an alternative text in the metadata of an image, and nbconvert GIFs: so HTML."""
     if not alt.strip():
         raise ValueError("alt is empty: say in a sentence what the figure shows, for readers who do not see it")
@@ -69,94 +68,21 @@ def _html(kind: str, data: bytes, alt: str, width: int | None = None) -> str:
     return f'<img src="{source}" alt="{escape(alt)}"{size} style="max-width:100%;height:auto">'
 
 
-def _drawn(fig: Figure, alt: str) -> str:
-    return _html("image/png", _png(fig), alt, _width(fig))
+def picture(fig: Figure, alt: str) -> str:
+    """A figure as HTML, with its alternative text."""
+    return image_tag("image/png", png(fig), alt, screen_width(fig))
 
 
-def _png(fig: Figure, dpi: int = 160) -> bytes:
+def png(fig: Figure, dpi: int = 160) -> bytes:
+    """A figure as PNG, by default as sharp as a page wants it."""
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 
-def _width(fig: Figure) -> int:
+def screen_width(fig: Figure) -> int:
     """Pixels that a figure takes on a screen, of which each has more than one in the picture."""
     return round(100 * fig.get_figwidth())
-
-
-def explore(
-    draw: Callable[..., Figure],
-    alt: str,
-    start: Mapping[str, Any] | None = None,
-    labels: Mapping[str, str] | None = None,
-    play: str | None = None,
-    **choices: Sequence[Any] | Mapping[str, Any],
-) -> None:
-    """Show one slider for each argument of ``draw`` and redraw its figure as they move.
-
-    Where no sliders are alive (a printed page, a saved notebook) the figure at the start is shown. While a slider is
-    dragged the figure follows, provided that drawing it took less than 0.2 s the first time.
-
-    Args:
-        draw: keyword arguments, one value of each of ``choices``, ↦ figure.
-        alt: alternative text of the figure.
-        start: argument name ↦ value to begin with; the first of its values where a name is absent.
-        labels: argument name ↦ what people read beside its slider; the name itself where it is absent.
-        play: name of the argument, such as the time, that gets a button that runs through its values.
-        choices: argument name ↦ the values that its slider offers, in order, or what people read ↦ value.
-
-    Raises:
-        ValueError: for no values, a start that is not among them, or a name that is no argument.
-    """
-    import ipywidgets
-    from IPython.display import display
-
-    labels, pairs = labels or {}, {name: _pairs(values) for name, values in choices.items()}
-    if strange := [name for name in (*(start or {}), *labels, *filter(None, [play])) if name not in pairs]:
-        raise ValueError(f"no slider is called {strange[0]!r}; there are: {', '.join(pairs) or 'none'}")
-    index = {name: _index(name, pairs[name], start or {}) for name in pairs}
-    began = time.perf_counter()
-    first = _drawn(draw(**{name: pairs[name][i][1] for name, i in index.items()}), alt)
-    seconds = time.perf_counter() - began
-    picture, sliders, rows = ipywidgets.HTML(first), {}, []
-
-    def redraw(_: Any) -> None:
-        try:
-            drawn = draw(**{name: slider.value for name, slider in sliders.items()})
-            picture.value = _drawn(drawn, alt)
-        except Exception as error:  # its traceback would go to a log that nobody reads
-            picture.value = f"<pre>{escape(f'{type(error).__name__}: {error}')}</pre>"
-
-    for name, i in index.items():
-        label = labels.get(name, name.replace("_", " "))
-        options = {"description": label, "tooltip": label, "style": {"description_width": "initial"}}
-        slider = ipywidgets.SelectionSlider(options=pairs[name], index=i, continuous_update=seconds < 0.2, **options)
-        slider.observe(redraw, "value")
-        sliders[name] = slider
-        rows.append(slider)
-        if name == play:
-            timing = {"max": len(pairs[name]) - 1, "interval": max(200, int(1500 * seconds))}
-            button = ipywidgets.Play(value=i, tooltip=f"play {label}", **timing)
-            ipywidgets.jslink((button, "value"), (slider, "index"))
-            rows[-1] = ipywidgets.HBox([slider, button])
-    # One output in two forms: a front end without widgets, or without this kernel, shows the figure.
-    view = ipywidgets.VBox([*rows, picture])._repr_mimebundle_()
-    display({**view, "text/html": first, "text/plain": f"[figure] {alt}"}, raw=True)
-
-
-def _pairs(values: Sequence[Any] | Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What people read beside a slider, and the value."""
-    if isinstance(values, Mapping):
-        return list(values.items())
-    return [(f"{value:g}" if isinstance(value, float) else str(value), value) for value in values]
-
-
-def _index(name: str, pairs: list[tuple[str, Any]], start: Mapping[str, Any]) -> int:
-    values = [value for _, value in pairs]
-    if not values or start.get(name, values[0]) not in values:
-        begins = f", not its start {start[name]!r}" if name in start else ""
-        raise ValueError(f"the slider {name!r} offers {values}{begins}: give values, the start among them")
-    return values.index(start.get(name, values[0]))
 
 
 # --- images -------------------------------------------------------------------------------------------------------
@@ -229,11 +155,14 @@ def figure_gif(draw: Callable[[int], Figure], frames: int, milliseconds: int = 1
 
     Keep the limits of the axes fixed, or the picture jumps. With ``bounce`` it plays backwards after that.
     """
+    return _animation([few_colors(draw(i)) for i in range(frames)], milliseconds, bounce)
+
+
+def few_colors(fig: Figure) -> Any:
+    """A figure as a PIL image of 100 dots an inch and 64 colours, a third of the bytes: one frame of many."""
     from PIL import Image
 
-    adaptive = {"palette": Image.Palette.ADAPTIVE, "colors": 64}
-    pictures = [Image.open(io.BytesIO(_png(draw(i), 100))).convert("P", **adaptive) for i in range(frames)]
-    return _animation(pictures, milliseconds, bounce)
+    return Image.open(io.BytesIO(png(fig, 100))).convert("P", palette=Image.Palette.ADAPTIVE, colors=64)
 
 
 def _animation(pictures: list[Any], milliseconds: int, bounce: bool) -> bytes:
