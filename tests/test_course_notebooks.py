@@ -122,6 +122,7 @@ def test_executing_saves_outputs_drops_widget_views_and_every_picture_reaches_re
     assert "widgets" not in saved.metadata
     assert [sorted(output.data) for output in saved.cells[1].outputs] == [["text/html", "text/plain"]] * 3
     assert exported_alts(saved) == ["a rise &amp; a fall", "it moves", "at a time"]
+    assert 'class="poflow-player"' in saved.cells[1].outputs[2].data["text/html"]  # sliders work without a kernel
 
 
 @every_lesson
