@@ -235,6 +235,10 @@ REFUSED = [
     (lambda: build(field="free"), "hamilton_jacobi = 10.0 needs a potential, which a free field does not have"),
     (lambda: build(field="free", hamilton_jacobi=0, depth=2), "depth = 2 needs a potential, .*: set depth to 1"),
     (lambda: build("factor-vae", gamma=-1.0), "gamma must be greater than or equal to 0, got -1.0"),
+    (
+        lambda: build_model("weakly-supervised", digits("smoke", "weakly-supervised", labelled=0.1)),
+        "labels that nothing",
+    ),
     (lambda: experiments.register_model("vae", VAE), "there is a model 'vae' already: choose another name"),
 ]
 

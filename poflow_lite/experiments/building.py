@@ -171,6 +171,10 @@ def _weakly_supervised(
     classification: Weight = 0.0,
     **options: Any,
 ) -> InferredFlowVAE:
+    if r.labelled and not classification:
+        raise ValueError(
+            f"labelled = {r.labelled:g} tells labels that nothing uses: set classification above 0, or labelled to 0"
+        )
     parts, weights = _flow_parts(r, shape, transformations, **options)
     inferred = {"inference": networks.TransformationEncoder(shape, transformations), "posterior": GumbelSoftmax()}
     weights |= {"balance": balance, "classification": classification, "annealing": max(1, r.steps // 2)}
