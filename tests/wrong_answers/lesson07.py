@@ -30,11 +30,11 @@ WRONG = {
         ("over the batch", "return ", "log_weights = log_weights + 0.1 * (log_joint - log_joint.mean(0))\n    return "),
     ],
     "mending": [
-        ("Three numbers", "return torch.tensor([40.0, 4.0])"),
-        ("positive", "return torch.tensor([40.0, -40.0, 4.0])"),
-        ("not latent units", "return torch.tensor([3.0, 3.0, 1.0])"),
-        ("the order of the numbers", "return torch.tensor([40.0, 4.0, 40.0])"),
-        ("ties nothing", "return torch.tensor([40.0, 4.0, 4.0])"),
-        ("should not triple", "return torch.tensor([40.0, 400.0, 4.0])"),
+        ("expected shape", "return torch.tensor([40.0, 22.0, 4.0])"),
+        ("positive", "return torch.tensor([[40.0, 1.5], [-22.0, 1.6], [4.0, 1.1]])"),
+        ("not in latent units", "return torch.tensor([[3.0, 1.5], [2.0, 1.6], [1.0, 1.1]])"),
+        ("share of the way that", "return torch.tensor([[40.0, 9.0], [22.0, 8.0], [4.0, 3.0]])"),
+        ("order of rows", "return torch.tensor([[40.0, 1.5], [4.0, 1.1], [22.0, 1.6]])"),
+        ("hardly fall", "return torch.tensor([[40.0, 1.5], [22.0, 0.6], [4.0, 1.1]])"),
     ],
 }

@@ -64,15 +64,17 @@ def both_proposals(f: Function) -> Claims:
 
 @Exercise
 def mending(f: Function) -> Claims:
-    """f() -> (3,): carried from encoded in sds on rotation; as trained, with autoencoding, with agreement."""
-    found = f()
-    yield found, (3,), "Three numbers: as trained, with autoencoding = 0.5, with agreement"
-    trained, coded, agreed = found.double()
-    yield (found > 0).all() and found.isfinite().all(), "Distances in standard deviations are positive and finite"
-    yield trained > 5, "As trained the latents lie many sd apart: is the unit the sd of q(z | x_T), not latent units?"
-    hint = "Agreement pulls the two codes together: to less than half as many sd. Is the order of the numbers right?"
-    yield agreed < trained / 2, hint
-    hint = "Autoencoding ties nothing to the flow: it should leave more than half of the distance. Train by `train`"
-    yield coded > trained / 2, hint
-    yield coded < 3 * trained, "Autoencoding should not triple the distance: were the other options left as they were?"
-    return "has three distances: only the term that compares the two codes brings them together"
+    """f() -> (3, 2): as trained, with autoencoding, with agreement; distance in sds, as a share of the way."""
+    found = f().double()
+    yield found, (3, 2), "A row for each model: as trained, autoencoding = 0.5, agreement; columns sd and share"
+    yield (found > 0).all() and found.isfinite().all(), "Distances are positive and finite"
+    (trained, way), (_, coded), (agreed, near) = found
+    hint = "As trained the latents lie many sd apart: is the first column in sds of q(z | x_T), not in latent units?"
+    yield trained > 5, hint
+    hint = "The second column is a share of the way that the codes travel: between 0.1 and 4 for every row"
+    yield (found[:, 1] > 0.1).all() and (found[:, 1] < 4).all(), hint
+    hint = "Agreement brings the two closer: less than half the sd, and a smaller share. Is the order of rows right?"
+    yield agreed < trained / 2 and near < way, hint
+    hint = "Autoencoding does not contain the flow: the share of the way should hardly fall. Train by `train`"
+    yield coded > 0.8 * way, hint
+    return "tells sd from share: autoencoding may widen the posterior, only agreement brings the two codes together"
