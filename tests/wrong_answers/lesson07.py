@@ -2,7 +2,7 @@ WRONG = {
     "translation_kl": [
         ("summed over latents", ".sum(-1)", ".mean(-1)"),
         ("expected shape", "horizon + 1", "horizon"),
-        ("the mean at t is", "t * velocity", "velocity"),
+        ("nothing has moved", "t * velocity", "velocity"),
         ("v = 1 + 2 D t", "2 * diffusion * t", "diffusion * t"),
         ("v = 1 + 2 D t", "v = 1 + 2 * diffusion * t", "v = (1 + 2 * diffusion * t) ** 2"),
         ("v = 1 + 2 D t", "- 1 - ratio.log()", "- 1 - scale[:, None].square().log() + 0 * v"),
@@ -27,7 +27,7 @@ WRONG = {
             "underflow",
             "return (log_joint.exp() / (0.5 * log_q_a.exp() + 0.5 * log_q_b.exp())).mean(1).log()",
         ),
-        ("over the batch", "return ", "log_weights = log_weights + 0.1 * (log_joint - log_joint.mean(0))\n    return "),
+        ("log of the mean", "log_weights.shape[1]", "log_weights.numel()"),
     ],
     "mending": [
         ("expected shape", "return torch.tensor([40.0, 22.0, 4.0])"),
