@@ -3,7 +3,7 @@
 (() => {
   const GAP = 2, SECONDS = 2.6, REST = 500; // of the film strip; of one way through time; milliseconds at either end
   const get = id => document.getElementById(id);
-  const WORDS = { scale: ["shrinks", "grows"], rotate: ["turns right", "turns left"], hue: ["hue runs back", "hue runs on"] };
+  const WORDS = { scale: ["shrinks", "grows"], rotate: ["turns right", "turns left"], hue: ["runs back", "runs on"] };
 
   let data, run; // play.json, and the three parts of the model
   const state = {

@@ -95,7 +95,7 @@ class _Encoder(nn.Module):
 
 
 class _Step(_Encoder):
-    """z_{t+1} = z_t + v(z_t, t, y): (n, d), for weights y (n, K) and times t (n,), from 0 to T - 1."""
+    """z_{t+1} = z_t + v(z_t, t, y): (n, d), for weights y (n, K) and times t (n,) from 0 to T - 1."""
 
     def forward(self, z: Tensor, y: Tensor, t: Tensor) -> Tensor:
         return z + self.model.flow.field.velocity(z, t, y)
@@ -109,7 +109,7 @@ class _Decoder(_Encoder):
 
 
 def export_model(model: nn.Module, out: str | Path) -> list[Path]:
-    """Write encoder, one step of the flow and decoder as ONNX graphs, for any number of images at once.
+    """Write encoder, one step of the flow and decoder as ONNX graphs: a step for one code, the others for any number.
 
     Args:
         model: a flow-factorized VAE on binary images whose flow makes one Euler step a frame.
@@ -118,23 +118,22 @@ def export_model(model: nn.Module, out: str | Path) -> list[Path]:
     Raises:
         ValueError: if a graph returns anything else than PyTorch does, by more than :data:`TOLERANCE`.
     """
-    out, generator = prepare_folder(out), torch.Generator().manual_seed(0)
-    field, shape = model.flow.field, model.encoder.image_shape
-    x, z = torch.rand(5, *shape, generator=generator), 2 * torch.randn(5, field.latent, generator=generator)
+    out, generator, field = prepare_folder(out), torch.Generator().manual_seed(0), model.flow.field
+    x = torch.rand(5, *model.encoder.image_shape, generator=generator)
+    z = 2 * torch.randn(5, field.latent, generator=generator)
     y = 2 * torch.rand(5, field.transformations, generator=generator) - 1
-    parts: dict[str, tuple[nn.Module, dict[str, Tensor]]] = {
-        "encoder": (_Encoder(model), {"x": x}),
-        "step": (_Step(model), {"z": z, "y": y, "t": torch.arange(5.0)}),
-        "decoder": (_Decoder(model), {"z": z}),
+    points = [{"z": z[[t]], "y": y[[t]], "t": torch.tensor([float(t)])} for t in range(5)]
+    ends = [model.flow.step(point["z"], t, point["y"]) for t, point in enumerate(points)]
+    tried: dict[str, tuple[type[_Encoder], list[dict[str, Tensor]], list[Tensor]]] = {
+        "encoder": (_Encoder, [{"x": x}, {"x": x[:1]}], [model.encode(x).mean, model.encode(x[:1]).mean]),
+        "step": (_Step, points, ends),
+        "decoder": (_Decoder, [{"z": z}, {"z": z[:1]}], [model.decode(z).mean, model.decode(z[:1]).mean]),
     }
-    wanted = {"encoder": model.encode(x).mean, "decoder": model.decode(z).mean}
-    wanted["step"] = torch.cat(
-        [model.flow.step(*point) for point in zip(z[:, None], range(5), y[:, None], strict=True)]
-    )
     files = []
-    for name, (part, inputs) in parts.items():
-        files.append(_export(part.eval(), inputs, out / f"{name}.onnx"))
-        apart = (run_graph(files[-1], inputs) - wanted[name]).abs().max().item()
+    for name, (part, inputs, wanted) in tried.items():
+        files.append(_export(part(model).eval(), inputs[0], out / f"{name}.onnx"))
+        pairs = zip((run_graph(files[-1], given) for given in inputs), wanted, strict=True)
+        apart = max((found - expected).abs().max().item() for found, expected in pairs)
         if not apart <= TOLERANCE:
             raise ValueError(
                 f"{files[-1]} differs from PyTorch by {apart:.1e}, at most {TOLERANCE:.0e} is expected: "
@@ -144,10 +143,13 @@ def export_model(model: nn.Module, out: str | Path) -> list[Path]:
 
 
 def _export(part: nn.Module, inputs: dict[str, Tensor], path: Path) -> Path:
-    """One graph in one file, without the paths of this machine that the exporter notes in it."""
+    """One graph in one file, without the paths of this machine that the exporter notes in it.
+
+    Where the inputs hold several samples, the graph takes any number; where they hold one, just one.
+    """
     import onnx
 
-    free = {name: {0: torch.export.Dim("n")} for name in inputs}
+    free = {name: {0: torch.export.Dim("n")} if len(value) > 1 else None for name, value in inputs.items()}
     names = {"input_names": list(inputs), "output_names": ["found"]}
     program = torch.onnx.export(part, tuple(inputs.values()), dynamo=True, dynamic_shapes=free, verbose=False, **names)
     graph = program.model_proto
@@ -206,33 +208,34 @@ def _packed(image: Tensor) -> str:
 
 
 def _planes(model: nn.Module, training: AllAtOnce, dots: int) -> tuple[list[dict[str, Any]], list[int]]:
-    """The plane in which codes differ most, that in which angle and size are read best, and the dots' hues in degrees.
+    """The plane in which codes of images at rest differ most, with their hues, and that of angle and size.
 
-    A plane holds two directions (2, d) and offsets (2,), so that ``directions @ z + offset`` lies in [0, 1] for what
-    training images become, and the dots (n, 2) in the same measure.
+    The second is spanned by the directions in which least squares read angle and log of the size of codes on their way.
+    A plane holds two directions (2, d) and offsets (2,), so that ``directions @ z + offset`` lies in [0, 1] for nearly
+    all codes on their way, and the dots (n, 2) in the same measure. Hues (n,) are in degrees.
     """
     generator = torch.Generator().manual_seed(0)
-    indices, speeds = training.draw(4000, generator)
-    times = torch.randint(training.horizon + 1, (len(indices), 1), generator=generator)
+    indices, speeds = training.draw(2000, generator)
     start = training.start_pose(len(indices), generator)
-    moved = training.progress(speeds, times)
-    x = training.render(training.images[indices], moved, start)[:, 0]
-    z, pose = model.encode(x).mean, start + moved[:, 0]
-    centred = z - z.mean(0)
-    most = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
-    best = torch.linalg.lstsq(centred, pose[:, [1, 0]] - pose[:, [1, 0]].mean(0)).solution.T
-    best = best / best.norm(dim=1, keepdim=True)
-    planes = []
-    for directions, coloured in ((most, True), (best * torch.tensor([[-1.0], [1.0]]), False)):
-        seen = z @ directions.T
-        middle, reach = (seen.amin(0) + seen.amax(0)) / 2, 1.15 * (seen.amax(0) - seen.amin(0)).max()
-        place = (seen - middle) / reach + 0.5
-        planes.append(
-            {
-                "coloured": coloured,
-                "directions": (directions / reach).tolist(),
-                "offset": (0.5 - middle / reach).tolist(),
-                "dots": [[round(x, 3), round(y, 3)] for x, y in place[:dots].tolist()],
-            }
-        )
-    return planes, [round(hue) for hue in pose[:dots, 2].remainder(360).tolist()]
+    still = torch.zeros(len(indices), 1, len(training.names))
+    rest = model.encode(training.render(training.images[indices], still, start)[:, 0]).mean
+    clock = torch.arange(training.horizon + 1)
+    way = model.rollout(rest, speeds, clock.tolist()).z.flatten(0, 1)
+    moved = training.progress(speeds, clock.expand(len(indices), -1)) + start[:, None]
+    turned = moved.flatten(0, 1)[:, [1, 0]] * torch.tensor([-1.0, 1.0])  # a turn to the left goes to the left
+    most = torch.linalg.svd(rest - rest.mean(0), full_matrices=False).Vh[:2]
+    best = torch.linalg.lstsq(way - way.mean(0), turned - turned.mean(0)).solution.T
+    some = torch.randperm(len(way), generator=generator)[:dots]
+    planes = [_plane(most, rest[:dots], way, True), _plane(best, way[some], way, False)]
+    return planes, start[:dots, 2].round().int().tolist()
+
+
+def _plane(directions: Tensor, codes: Tensor, way: Tensor, coloured: bool) -> dict[str, Any]:
+    """One plane, as :func:`_planes` says; the two directions of the one that is coloured have one measure."""
+    low, high = (way @ directions.T).quantile(torch.tensor([0.002, 0.998]), 0)
+    reach = 1.15 * (high - low)
+    reach = reach.max().expand(2) if coloured else reach
+    directions, offset = directions / reach[:, None], 0.5 - (low + high) / 2 / reach
+    place = (codes @ directions.T + offset).tolist()
+    plane = {"coloured": coloured, "directions": directions.tolist(), "offset": offset.tolist()}
+    return {**plane, "dots": [[round(x, 3), round(y, 3)] for x, y in place]}
