@@ -233,8 +233,7 @@ def _planes(model: nn.Module, training: AllAtOnce, dots: int) -> tuple[list[dict
 def _plane(directions: Tensor, codes: Tensor, way: Tensor, coloured: bool) -> dict[str, Any]:
     """One plane, as :func:`_planes` says; the two directions of the one that is coloured have one measure."""
     low, high = (way @ directions.T).quantile(torch.tensor([0.002, 0.998]), 0)
-    reach = 1.15 * (high - low)
-    reach = reach.max().expand(2) if coloured else reach
+    reach = (1.4 * (high - low).max()).expand(2) if coloured else 1.15 * (high - low)
     directions, offset = directions / reach[:, None], 0.5 - (low + high) / 2 / reach
     place = (codes @ directions.T + offset).tolist()
     plane = {"coloured": coloured, "directions": directions.tolist(), "offset": offset.tolist()}
