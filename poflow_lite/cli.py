@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 lessons = typer.Typer(help="For those who write or teach the lessons.", no_args_is_help=True)
 app.add_typer(lessons, name="course")
 
@@ -376,4 +372,13 @@ def build(
     from poflow_lite import course
 
     for path in course.build(course.find_lessons(notebooks), out, kind):
+        typer.echo(path)
+
+
+@lessons.command()
+def play(out: Annotated[Path, typer.Argument(help="Folder to write to.")]) -> None:
+    """Write the page that runs a trained model in the browser; ``python -m http.server`` in OUT shows it."""
+    from poflow_lite.course.play import write
+
+    for path in write(out):
         typer.echo(path)
