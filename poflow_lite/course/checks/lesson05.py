@@ -1,10 +1,13 @@
-"""Checks of lesson 05, optimal transport: maps on a line, the action of a path, Gaussians, Sinkhorn in logarithms."""
+"""Checks of lesson 05, optimal transport: maps on a line, the Sinkhorn divergence, the numbers of an experiment."""
 
 import itertools
+import math
 
 import torch
+from torch import Tensor
 
-from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal, one_by_one, uniform
+from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal
+from poflow_lite.transport import wasserstein
 
 
 @Exercise
@@ -25,55 +28,57 @@ def map_1d(f: Function) -> Claims:
     return "keeps the ranks, and none of the 720 pairings of six points is cheaper"
 
 
-@Exercise
-def benamou_brenier(f: Function) -> Claims:
-    """f(z (B, T+1, d)) -> (B,): the action ∫₀¹ ‖v‖² ds of straight pieces walked in equal times."""
-    start, move = normal(2, 5, 1, 3)
-    squared = move.square().sum((1, 2))
-    yield f(start.expand(5, 4, 3)), 0 * squared, "A particle at rest has no energy, and each of the B has its own"
-    hint = "One straight step costs the squared distance: square, sum (not average) over the d coordinates, no factor ½"
-    yield f(torch.cat([start, start + move], 1)), squared, hint
-    s = torch.linspace(0, 1, 9).double()[:, None]
-    hint = "The same line in 8 equal steps costs the same: a step ℓ takes 1/T and adds T²ℓ²/T. Look for the factor T"
-    yield f(start + s * move), squared, hint
-    s = torch.linspace(0, 1, 401).double()[:, None]
-    hint = "At position s² of a line the speed is 2s and the action ∫ 4s² ds = 4/3 of the square: add up all steps"
-    yield f(start + s**2 * move), 4 / 3 * squared, hint
-    z = normal(4, 6, 2)
-    yield f(z), one_by_one(f, z), "A particle's action depends on its own path only"
-    return "is the squared distance for straight paths and more for every other"
+def _entropic(x: Tensor, y: Tensor, epsilon: float) -> Tensor:
+    """min_P Σ P C + ε KL(P ‖ μ ⊗ ν) for C = ½‖x - y‖² and equal masses, by 2,000 steps on logarithms: ()."""
+    cost, f, g = torch.cdist(x, y).square() / 2, x.new_zeros(len(x)), x.new_zeros(len(y))
+    for _ in range(2000):
+        f = -epsilon * (torch.logsumexp((g - cost) / epsilon, 1) - math.log(len(y)))
+        g = -epsilon * (torch.logsumexp((f[:, None] - cost) / epsilon, 0) - math.log(len(x)))
+    return f.mean() + g.mean()
 
 
 @Exercise
-def brenier_matrix(f: Function) -> Claims:
-    """f(S_0 (d, d), S_1 (d, d)) -> (d, d): the optimal linear map from N(0, S_0) to N(0, S_1)."""
-    hint = "Axes stretch by standard deviations, not variances, from S_0 to S_1 and not back, S_0^-½ on both sides"
-    yield f(doubles(4, 1).diag(), doubles(9, 0.25).diag()).abs(), doubles(1.5, 0.5).diag(), hint
-    for d in (2, 4):
-        factors = normal(2, d, d + 2)
-        first, second = factors @ factors.mT / d
-        found = f(first, second)
-        hint = "A must carry N(0, S_0) to N(0, S_1), A S_0 Aᵀ = S_1; roots are those of a matrix, not of entries"
-        yield found @ first @ found.mT, second, hint
-        hint = "A carries S_0 to S_1 but is not symmetric, so it is no gradient: S_0^-½ belongs on both sides"
-        yield found, found.mT, hint
-        hint = "A negative eigenvalue: it mirrors the cloud and is no convex function's gradient. Take positive roots"
-        yield torch.linalg.eigvalsh(found).min() > 0, hint
-    return "carries one Gaussian to the other and is symmetric and positive definite"
+def sinkhorn_divergence(f: Function) -> Claims:
+    """f(x (n, d), y (m, d), epsilon) -> (): OT_ε(x, y) - ½ OT_ε(x, x) - ½ OT_ε(y, y), cost ½‖x - y‖², equal masses."""
+    x, y = normal(7, 2), 0.7 * normal(9, 2, seed=1) + doubles(1.0, -0.5)
+    found = f(x, y, 1.0)
+    yield found, (), "A divergence is one number, a scalar tensor"
+    hint = "It is not finite: with costs of thousands of ε, exp(-C/ε) is 0. Keep log a and log b, torch.logsumexp"
+    yield f(x, x + 100, 0.5).isfinite(), hint
+    hint = "A cloud must be at 0 from itself: subtract half of either cloud's entropic cost with itself"
+    yield f(x, x, 1.0), 0.0, hint
+    yield found >= 0, "The Sinkhorn divergence is never negative: is the larger term OT_ε(x, y)?"
+    hint = "A cloud moved by 2 along one axis is ½ · 2² = 2 away, whatever ε"
+    yield (
+        torch.stack([f(x, x + doubles(2, 0), e) for e in (0.5, 1.0, 10.0)]),
+        [2.0, 2.0, 2.0],
+        f"{hint}: mind the ½ of C",
+    )
+    hint = "For large ε only the means count: ½‖mean difference‖². C is divided by ε, and masses are 1/n and 1/m"
+    yield f(x, y, 1e4), 0.5 * (x.mean(0) - y.mean(0)).square().sum(), hint, 1e-3
+    apart = 5 * torch.arange(6).double()[:, None]
+    near = (apart + 0.3 * normal(6, 1)).flip(0)
+    hint = "For small ε it is ½ W₂²"
+    yield f(apart, near, 0.02), 0.5 * wasserstein(apart, near) ** 2, hint, 1e-3
+    hint = "It is near, but the value of OT_ε is Σ P C + ε KL(P ‖ μ⊗ν), for all three terms"
+    exact = _entropic(x, y, 1.0) - _entropic(x, x, 1.0) / 2 - _entropic(y, y, 1.0) / 2
+    yield found, exact, hint, 1e-3
+    return "is 0 from a cloud to itself, ½‖shift‖² for a moved cloud, and finite for a small ε"
 
 
 @Exercise
-def sinkhorn(f: Function) -> Claims:
-    """f(costs (n, m), a (n,), b (m,), epsilon, iterations) -> (n, m): the entropic plan."""
-    costs, a, b = 3 * uniform(3, 4), doubles(0.5, 0.3, 0.2), doubles(0.1, 0.2, 0.3, 0.4)
-    found = f(costs, a, b, 0.5, 500)
-    yield found, (3, 4), "A plan has the shape of the costs, (n, m)"
-    yield found.sum(1), a, "Row i sends the mass a_i: the sums over j must be a"
-    yield found.sum(0), b, "Column j receives the mass b_j: the sums over i must be b. Update u and v in turn"
-    rest = found.log() + costs / 0.5
-    hint = "log P_ij + C_ij/ε must be a function of i plus one of j: mind the sign of the costs, divided by ε"
-    yield rest - rest[:1], (rest - rest[:1])[:, :1].expand(3, 4), hint
-    pairing, third = torch.eye(3).double()[[1, 2, 0]], torch.full((3,), 1 / 3).double()
-    hint = "With costs of thousands of ε, exp(-C/ε) is 0: keep log u and log v, torch.logsumexp, and exp at the end"
-    yield f(1e4 * (1 - pairing) + 1e3, third, third, 1.0, 50), pairing / 3, hint
-    return "has both marginals and Gibbs' form, and survives a small ε"
+def penalty(f: Function) -> Claims:
+    """f() -> (3, 2), measured: rows λ_HJ = 0, 1 and 30, columns OT gap and end error."""
+    found = f()
+    yield found, (3, 2), "Rows: λ = 0, 1, 30. Columns: OT gap, end error"
+    gap, end = found.double().T
+    yield (gap >= 1).all(), "Column 0 is the OT gap, ≥ 1 by Benamou-Brenier: the columns may be swapped"
+    hint = "End errors of 500 points lie between 0.2 and 0.7 after 150 steps: was it trained, and is it endpoint_error?"
+    yield ((end > 0.2) & (end < 0.7)).all(), hint
+    hint = "The end errors differ by more than 0.15: same seed, steps and sizes for all three?"
+    yield end.max() - end.min() < 0.15, hint
+    yield gap[2] < gap[0], "The gap should fall with the penalty: is λ = 0 the first row?"
+    yield gap[2] < gap[1] < gap[0], "The gap at λ = 1 should lie between the others"
+    hint = "With λ = 30 the gap comes below 1.12, without a penalty it stays above it"
+    yield gap[2] < 1.12 < gap[0], hint
+    return "has the numbers of three trainings: the penalty lowers the gap, the end error hardly changes"
