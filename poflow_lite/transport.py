@@ -21,8 +21,8 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 __all__ = [
-    "Plan", "gaussian_map", "gaussian_wasserstein", "hopf_lax", "kinetic_energy", "map_1d", "optimal_plan", "ot_gap",
-    "sinkhorn", "sliced_wasserstein", "straightness", "wasserstein",
+    "Plan", "efficiency", "gaussian_map", "gaussian_wasserstein", "hopf_lax", "kinetic_energy", "map_1d",
+    "optimal_plan", "ot_gap", "sinkhorn", "sliced_wasserstein", "wasserstein",
 ]  # fmt: skip
 
 
@@ -315,7 +315,7 @@ def _energy(z: Tensor) -> tuple[Tensor, float]:
     return z, kinetic_energy(z).mean().item()
 
 
-def straightness(z: Tensor) -> float:
+def efficiency(z: Tensor) -> float:
     """E ‖z_T - z_0‖² / E kinetic_energy(z), from 0 (all return) to 1 (all go straight at constant speed, or stand)."""
     z, energy = _energy(z)
     return (z[:, -1] - z[:, 0]).square().sum(1).mean().item() / energy if energy else 1.0
@@ -324,7 +324,7 @@ def straightness(z: Tensor) -> float:
 def ot_gap(z: Tensor) -> float:
     """E kinetic_energy(z) / W₂²(cloud at t = 0, cloud at t = T) ≥ 1, 1 for optimal transport; z (B, T+1, d).
 
-    It is (1 / straightness) · (E ‖z_T - z_0‖² / W₂²): how straight the paths are, times how well starts and ends are
+    It is (1 / efficiency) · (E ‖z_T - z_0‖² / W₂²): how directly particles go, times how well starts and ends are
     paired. Infinite when particles move and end as the same cloud; a ValueError when none moves (0/0). W₂ is exact, so
     give some thousand particles at most. Source: Benamou & Brenier 2000.
     """

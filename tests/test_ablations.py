@@ -142,7 +142,7 @@ def measured(flow):
 def test_a_translation_is_optimal_transport_and_standing_still_has_no_gap(make_quadratic):
     found = measured(Flow(make_quadratic(torch.zeros(3, 2, 2), linear=[[1.0, -2.0], [0.0, 0.0], [0.0, 3.0]])))
     assert found["ot_gap"] == {"scale": pytest.approx(1.0), "rotate": None, "hue": pytest.approx(1.0)}
-    assert found["straightness"] == {"scale": pytest.approx(1.0), "rotate": 1.0, "hue": pytest.approx(1.0)}
+    assert found["efficiency"] == {"scale": pytest.approx(1.0), "rotate": 1.0, "hue": pytest.approx(1.0)}
     assert found["smallest_eigenvalue"] == pytest.approx(1.0)
     assert found["ratio_to_no_motion"]["hue"] == found["equivariance_error"]["hue"] / found["no_motion"]["hue"]
 
@@ -156,7 +156,7 @@ def test_a_rotation_goes_round_and_a_reflection_folds(make_quadratic):
             parameter.zero_()
         field.rotation[:, 0, 1], field.rotation[:, 1, 0] = -math.pi / 2, math.pi / 2
     found = measured(Flow(field, "rk4", 16))
-    assert max(found["straightness"].values()) < 1e-4
+    assert max(found["efficiency"].values()) < 1e-4
     assert min(found["ot_gap"].values()) > 100
     folding = Flow(make_quadratic([[[-0.5, 0.0], [0.0, -2.0]]] * 3))
     assert measured(folding)["smallest_eigenvalue"] == pytest.approx(-1.0)
@@ -228,7 +228,7 @@ def made_up(variants, seed, ratio, frame=-2180.0, gap=1.5):
         "equivariance_error": {"turn": 10 * ratio, "grow": 2.0},
         "no_motion": {"turn": 10.0, "grow": 10.0}, "reconstruction_floor": {"turn": 1.0, "grow": 1.0},
         "ratio_to_no_motion": {"turn": ratio, "grow": 0.2}, "ot_gap": {"turn": gap, "grow": gap},
-        "straightness": {"turn": 0.5, "grow": 0.75},
+        "efficiency": {"turn": 0.5, "grow": 0.75},
     }  # fmt: skip
 
 
@@ -237,7 +237,7 @@ def by_hand():
     a, b, c, d = [STANDARD], [("field", "gradient"), ("hamilton-jacobi", "λ")], [("field", "free")], [("width", "8")]
     cells = [made_up(a, 0, 0.4), made_up(a, 1, 0.5), made_up(b, 0, 0.2), made_up(b, 1, 0.4)]
     cells += [made_up(c, 0, 0.3), made_up(c, 1, 0.6), made_up(d, 0, 0.44, -2200.0), made_up(d, 2, 9.0)]
-    cells[0] |= {"ot_gap": {"turn": 2.0, "grow": 1.5}, "straightness": {"turn": 0.4, "grow": 0.8}}
+    cells[0] |= {"ot_gap": {"turn": 2.0, "grow": 1.5}, "efficiency": {"turn": 0.4, "grow": 0.8}}
     return {"settings": {"groups": ["field", "width"]}, "cells": cells}
 
 
@@ -259,7 +259,7 @@ def test_each_group_is_held_against_its_reference_seed_by_seed(by_hand):
 def test_what_was_not_measured_is_neither_compared_nor_shown(by_hand):
     by_hand["cells"][4]["log_likelihood"] = by_hand["cells"][5]["ot_gap"]["turn"] = None
     free = {line.variant: line for line in ablation_tables.summarise(by_hand)}["free"].differences
-    assert set(free) == {"turn", "grow", "error", "straightness"}  # no gap, hence no pairing either
+    assert set(free) == {"turn", "grow", "error", "efficiency"}  # no gap, hence no pairing either
     row = ablation_tables.table(by_hand).set_index("variant").loc["free"]
     assert row["frame by x_0"] == row["OT gap"] == row["pairing"] == row["sequence"] == ""
     assert "An empty likelihood exceeded its ceiling" in "\n".join(ablation_tables.notes(by_hand))

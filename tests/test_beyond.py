@@ -11,7 +11,7 @@ from poflow_lite.metrics import equivariance_errors, predict, with_own_coefficie
 from poflow_lite.operators import AffineMaps, training_latents, with_operator
 from poflow_lite.studies.beyond import APPROACHES, STUDY, sparse_flow
 from poflow_lite.studies.study import run_study
-from poflow_lite.transport import ot_gap, straightness
+from poflow_lite.transport import efficiency, ot_gap
 
 TINY = {"steps": 3, "batch_size": 8, "latent": 8, "channels": (4, 8), "hidden": 16, "width": 4}
 SHAPE = (3, 28, 28)
@@ -64,7 +64,7 @@ def test_every_cell_is_trained_measured_and_recorded(finished):
         for k in ("scale", "rotate", "hue"):
             assert row["ratio_to_no_motion"][k] == pytest.approx(row["equivariance_error"][k] / row["no_motion"][k])
             assert row["ot_gap"][k] is None or row["ot_gap"][k] > 1 - 1e-6, name
-            assert 0 <= row["straightness"][k] <= 1 + 1e-6
+            assert 0 <= row["efficiency"][k] <= 1 + 1e-6
         assert row["seconds"] > 0
     sparse = rows["sparse flow, transferred"]
     assert sparse["active"] == pytest.approx(sum(sparse["active_per_k"].values()) / 3)
@@ -85,7 +85,7 @@ def test_what_is_measured_is_fitted_to_the_training_split_and_shown_the_other(fi
     z = moved.rollout(moved.encode(shown.images[:6]).mean, torch.full((6,), 1), range(9)).z.detach()
     found = rows["β-VAE, linear operator"]
     assert found["ot_gap"]["rotate"] == pytest.approx(ot_gap(z), rel=1e-4)
-    assert found["straightness"]["rotate"] == pytest.approx(straightness(z), rel=1e-4)
+    assert found["efficiency"]["rotate"] == pytest.approx(efficiency(z), rel=1e-4)
 
 
 def test_the_same_call_runs_nothing_again(finished, monkeypatch):
@@ -106,7 +106,7 @@ def test_unknown_names_are_refused_before_anything_is_trained(tmp_path):
 
 def row_of(ratio, ot_gap=1.5, **more):
     return {"ratio_to_no_motion": {"turn": ratio}, "seconds": 61.0, "ot_gap": {"turn": ot_gap},
-            "straightness": {"turn": 0.9}, **more}  # fmt: skip
+            "efficiency": {"turn": 0.9}, **more}  # fmt: skip
 
 
 def test_the_table_holds_means_and_spreads_over_seeds_and_nothing_where_something_does_not_apply():
@@ -117,6 +117,6 @@ def test_the_table_holds_means_and_spreads_over_seeds_and_nothing_where_somethin
     spread = f"{math.sqrt(0.02):.2f}"
     assert table["told"].to_dict() == {
         "turn": f"0.30 ± {spread}", "active fields": "1.00 ± 0.00", "clustering accuracy": "", "purity": "",
-        "OT gap": "", "straightness": "0.90 ± 0.00", "seconds": "61 ± 0",
+        "OT gap": "", "efficiency": "0.90 ± 0.00", "seconds": "61 ± 0",
     }  # fmt: skip
     assert list(table["not told"]) == ["0.50", "1.00", "0.90", "1.00", "1.50", "0.90", "61"]

@@ -12,7 +12,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 from poflow_lite.densities import Grid, continuity_residual, gaussian_mixture, kl_rate, sample, score
 from poflow_lite.fields import AutogradPotential
 from poflow_lite.flows import DiffusionPrior, Flow
-from poflow_lite.transport import gaussian_map, hopf_lax, map_1d, ot_gap, straightness
+from poflow_lite.transport import efficiency, gaussian_map, hopf_lax, map_1d, ot_gap
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -109,7 +109,7 @@ def test_hopf_lax_moves_a_gaussian_onto_another_along_straight_lines_at_least_en
     path = flow.rollout(z, alone(z), range(9))
     torch.testing.assert_close(path.z[:, -1], z @ matrix.T + offset)
     assert flow.residuals(path).abs().max() < 1e-12
-    assert [straightness(path.z), ot_gap(path.z)] == pytest.approx([1.0, 1.0])
+    assert [efficiency(path.z), ot_gap(path.z)] == pytest.approx([1.0, 1.0])
 
     axis = torch.linspace(-6, 6, 241)
     support = torch.cartesian_prod(axis, axis)

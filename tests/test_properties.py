@@ -174,7 +174,7 @@ DOORS = {
     "map_1d": (transport.map_1d, X[:, 0], Y[:, 0]),
     "gaussian_map": (transport.gaussian_map, X[0], EYE, Y[0], 2 * EYE),
     "gaussian_wasserstein": (transport.gaussian_wasserstein, X[0], EYE, Y[0], 2 * EYE),
-    "straightness": (transport.straightness, torch.stack([X, Y], 1)),
+    "efficiency": (transport.efficiency, torch.stack([X, Y], 1)),
     "ot_gap": (transport.ot_gap, torch.stack([X, Y], 1)),
     "hopf_lax": (lambda u, y, z: transport.hopf_lax(u, y, z, 1.0), X[:, 0], X, Y),
     "gaussian_mixture": (densities.gaussian_mixture, X, Y.exp(), CELLS[:6]),
@@ -241,7 +241,7 @@ def test_distances_are_symmetric_zero_at_home_and_those_of_the_best_matching(n, 
     assert blurred.cost >= plan.cost * (1 - 1e-6) - 1e-12 * size * size
     assert transport.map_1d(x[:, 0], y[:, 0]).sort().values.tolist() == y[:, 0].sort().values.tolist()
     if distance:
-        assert 0 <= transport.straightness(torch.stack([x, y], 1)) <= 1 + 1e-9
+        assert 0 <= transport.efficiency(torch.stack([x, y], 1)) <= 1 + 1e-9
         assert transport.ot_gap(torch.stack([x, y], 1)) >= 1 - 1e-6
 
 

@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment, linprog
 from torch.autograd import gradcheck
 
 from poflow_lite.transport import (
+    efficiency,
     gaussian_map,
     gaussian_wasserstein,
     hopf_lax,
@@ -25,7 +26,6 @@ from poflow_lite.transport import (
     ot_gap,
     sinkhorn,
     sliced_wasserstein,
-    straightness,
     wasserstein,
 )
 
@@ -197,7 +197,7 @@ def test_any_unit_of_length_will_do(unit):
     x, y = cloud(20, 2), cloud(20, 2, seed=1)
     assert torch.equal(optimal_plan(x * unit, y * unit).matrix, optimal_plan(x, y).matrix)
     paths = torch.stack([x, x + y, y], 1)
-    assert straightness(paths * unit) == approx(straightness(paths))
+    assert efficiency(paths * unit) == approx(efficiency(paths))
     assert ot_gap(paths * 1e-20) == approx(ot_gap(paths))
 
 
@@ -283,7 +283,7 @@ def test_energy_by_hand_and_its_gradient():
     z = double([[0, 0], [3, 4], [3, 4]], [[0, 0], [1, 0], [1, 2]])
     assert kinetic_energy(z).tolist() == [2 * 25, 2 * (1 + 4)]
     assert gradcheck(kinetic_energy, cloud(6, 2).reshape(2, 3, 2).requires_grad_())
-    assert straightness(z) == approx((25 + 5) / (50 + 10))
+    assert efficiency(z) == approx((25 + 5) / (50 + 10))
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_straight_motion_pays_for_its_time_table_alone(times, gap):
     x = cloud(20, 3)
     z = motion(times, x, 2 * x + 1)  # the gradient of a convex function: optimal
     assert ot_gap(z) == approx(gap)
-    assert straightness(z) == approx(1 / gap)
+    assert efficiency(z) == approx(1 / gap)
     close(kinetic_energy(z), gap * (x + 1).square().sum(1))
 
 
@@ -308,7 +308,7 @@ def test_no_motion_beats_optimal_transport_and_the_gap_has_two_factors(seed, n, 
     z = motion([0.0, *times.tolist(), 1.0], x, y)
     z[:, 1:-1] += detour * torch.randn(z[:, 1:-1].shape, generator=rng(seed), dtype=torch.float64)
     exact, moved = assignment(x, y), (y - x).square().sum(1).mean().item()
-    gap, straight, energy = ot_gap(z), straightness(z), kinetic_energy(z).mean().item()
+    gap, straight, energy = ot_gap(z), efficiency(z), kinetic_energy(z).mean().item()
     assert energy >= exact * (1 - 1e-12)
     assert 0 <= straight <= 1 + 1e-12
     assert gap == approx(energy / exact)
@@ -317,12 +317,12 @@ def test_no_motion_beats_optimal_transport_and_the_gap_has_two_factors(seed, n, 
 
 def test_bad_couplings_and_motion_that_leads_nowhere():
     z = motion([0, 0.5, 1], double([0], [1]), double([3], [1]))  # instead of 0 → 1 and 1 → 3
-    assert straightness(z) == approx(1)
+    assert efficiency(z) == approx(1)
     assert ot_gap(z) == approx((9 + 0) / (1 + 4))
     swap = motion([0, 1], double([0], [1]), double([1], [0]))
     assert ot_gap(swap) == math.inf
-    assert straightness(torch.cat([swap, swap[:, :1]], 1)) == 0
-    assert straightness(cloud(5, 2)[:, None].expand(5, 4, 2)) == 1
+    assert efficiency(torch.cat([swap, swap[:, :1]], 1)) == 0
+    assert efficiency(cloud(5, 2)[:, None].expand(5, 4, 2)) == 1
 
 
 def line(spacing, reach=4.0):
@@ -383,14 +383,14 @@ REFUSED = [
     *((f, *row) for f in (optimal_plan, lambda x, y: sinkhorn(x, y, 1.0), sliced_wasserstein) for row in CLOUDS),
     *((f, *row) for f in (wasserstein, lambda x, y, *w: sinkhorn(x, y, 1.0, *w)) for row in WEIGHTS),
     *((f, *row) for f in (gaussian_wasserstein, gaussian_map) for row in GAUSSIANS),
-    *((f, *row) for f in (kinetic_energy, straightness, ot_gap) for row in PATHS),
+    *((f, *row) for f in (kinetic_energy, efficiency, ot_gap) for row in PATHS),
     *((sinkhorn, (X, X, e), f"epsilon must be positive and finite, got {e}; for eps") for e in (0.0, -1.0, nan)),
     *((optimal_plan(X, X).displacement, (s,), rf"s must lie between 0 .*, got {s}") for s in (-0.1, 1.5, nan)),
     *((hopf_lax, (X[:, 0], X, X, t), f"t must be positive and finite, got {t}; at") for t in (0.0, -1.0, nan)),
     *((f, (1e150 * X, X), "source has entries up to .* whose squares over") for f in (optimal_plan, wasserstein)),
     (gaussian_map, (X[0], 1e-150 * torch.eye(2).double()) * 2, "covariance_0 must be positive definite"),
     *((hopf_lax, (X[:, 0], x, z, 1.0), "has 6 NaN or infinite") for x, z in ((X / 0, X), (X, X / 0))),
-    (straightness, (torch.full((1, 3, 2), nan),), "z has 6 NaN or infinite entries of 6"),
+    (efficiency, (torch.full((1, 3, 2), nan),), "z has 6 NaN or infinite entries of 6"),
     (ot_gap, (X[:, None].expand(3, 4, 2),), "no particle moves, so the gap is 0/0; check that"),
     (sliced_wasserstein, (X, X, 0), "projections must be an integer of at least 1, got 0"),
     (map_1d, (X[:, 0], cloud(4, 2)[:, 0]), r"target must be \(3,\), got \(4,\); a map by rank needs as many"),

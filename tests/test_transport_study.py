@@ -51,7 +51,7 @@ def test_table_and_figure_of_the_record(tmp_path):
     assert record["command"] in text
     assert len(study.table(record)) == 10
     figure = study.figure(record)
-    assert [axis.get_xlabel() for axis in figure.axes] == ["OT gap", "straightness", "end error"]
+    assert [axis.get_xlabel() for axis in figure.axes] == ["OT gap", "efficiency", "end error"]
     dots = torch.cat([torch.tensor(np.asarray(d.get_offsets())) for d in figure.axes[0].collections])
     assert sorted(dots[:, 0].tolist()) == sorted(cell["ot_gap"] for cell in record["cells"])
 

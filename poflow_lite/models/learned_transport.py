@@ -16,7 +16,7 @@ from poflow_lite.fields import Force, Potential
 from poflow_lite.flows import Flow, Trajectory
 from poflow_lite.io import require_weights
 from poflow_lite.training import Losses, Schedule, fit
-from poflow_lite.transport import kinetic_energy, optimal_plan, ot_gap, straightness, wasserstein
+from poflow_lite.transport import efficiency, kinetic_energy, optimal_plan, ot_gap, wasserstein
 
 
 class LearnedTransport(nn.Module):
@@ -83,7 +83,7 @@ class TransportReport:
         optimal: exact W₂² between the source and the target points.
         energy_ratio: ``energy / optimal``; below 1 if the flow stops short of the target.
         ot_gap: energy ÷ exact W₂² between where the particles start and where they end, ≥ 1.
-        straightness: E‖z_T - z_0‖² ÷ energy, ≤ 1.
+        efficiency: E‖z_T - z_0‖² ÷ energy, ≤ 1.
         endpoint_error: W₂ between where the particles end and fresh target points.
         sampling_error: W₂ between two sets of target points, which a perfect flow would score.
         smallest_eigenvalue: of I + ∇²u along the paths; the flow is invertible while it is positive.
@@ -93,7 +93,7 @@ class TransportReport:
     optimal: float
     energy_ratio: float
     ot_gap: float
-    straightness: float
+    efficiency: float
     endpoint_error: float
     sampling_error: float
     smallest_eigenvalue: float
@@ -170,7 +170,7 @@ def _measure(transport: LearnedTransport, pair: str, count: int, generator: torc
         optimal=optimal,
         energy_ratio=energy / optimal,
         ot_gap=ot_gap(path.z),
-        straightness=straightness(path.z),
+        efficiency=efficiency(path.z),
         endpoint_error=wasserstein(path.z[:, -1], again.target),
         sampling_error=wasserstein(clouds.target, again.target),
         smallest_eigenvalue=transport.flow.smallest_eigenvalue(path).min().item(),

@@ -81,17 +81,17 @@ class Line:
 def figures(cell: Cell) -> dict[str, float | None]:
     """What is shown of a cell: error ÷ no motion for each k, "error" for their mean, and the rest averaged over k.
 
-    The OT gap is (1 / straightness) · (E‖z_T - z_0‖² / W₂²). "pairing" is the second factor: 1 if ends are paired with
+    The OT gap is (1 / efficiency) · (E‖z_T - z_0‖² / W₂²). "pairing" is the second factor: 1 if ends are paired with
     starts as an optimal plan would, however crooked the way.
     """
-    gaps, straight, ratios = cell["ot_gap"], cell["straightness"], cell["ratio_to_no_motion"]
+    gaps, straight, ratios = cell["ot_gap"], cell["efficiency"], cell["ratio_to_no_motion"]
     known = None not in gaps.values()
     return {
         **ratios,
         "error": mean(ratios.values()),
         **likelihoods(cell),
         "ot_gap": mean(gaps.values()) if known else None,
-        "straightness": mean(straight.values()),
+        "efficiency": mean(straight.values()),
         "pairing": mean(gap * straight[k] for k, gap in gaps.items()) if known else None,
         **{name: cell[name] for name in ("smallest_eigenvalue", "milliseconds")},
     }
@@ -132,7 +132,7 @@ def _errors(result: Mapping[str, Any]) -> list[str]:
 
 
 def _differences(pairs: Sequence[tuple[Cell, Cell]], relative: Sequence[str]) -> dict[str, Difference]:
-    compared, found = [*relative, *LIKELIHOODS, "ot_gap", "straightness", "pairing"], {}
+    compared, found = [*relative, *LIKELIHOODS, "ot_gap", "efficiency", "pairing"], {}
     for name in compared if pairs else ():
         values = [(own[name], other[name]) for own, other in pairs]
         if name == "error":  # the mean of relative changes, not the change of the mean
@@ -197,8 +197,8 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         "÷ no motion: error in L1 pixel intensities summed over frames, over that of x_0 for every t; mean error: over "
         "k. Sequence: log p(x_0…x_T | k) ÷ (T + 1), all frames sharing z_0. Frame: log p(x_t | k) with the exact "
         "density of the flow, by proposals carried from x_0 or coded from x_t. All in nats under N(x̂, I). OT gap: "
-        "kinetic energy ÷ W₂² of the clouds of posterior means at t = 0 and T, for each k pairing ÷ straightness. "
-        "Straightness: 1 for straight paths at constant speed. Pairing: E‖z_T - z_0‖² ÷ W₂², 1 if an optimal plan "
+        "kinetic energy ÷ W₂² of the clouds of posterior means at t = 0 and T, for each k pairing ÷ efficiency. "
+        "Efficiency: 1 for straight paths at constant speed. Pairing: E‖z_T - z_0‖² ÷ W₂², 1 if an optimal plan "
         "pairs starts and ends as the flow does, as it does more easily for few points in many dimensions. Smallest "
         "eigenvalue: of the symmetric part of I + ∂v/∂z along these paths; at or below 0 the flow may fold. "
         "Milliseconds a step hold whatever else the machine did.",

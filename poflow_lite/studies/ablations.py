@@ -33,7 +33,7 @@ from poflow_lite.studies import ablation_tables
 from poflow_lite.studies.ablation_tables import STANDARD
 from poflow_lite.studies.study import Study
 from poflow_lite.training import resolve_device
-from poflow_lite.transport import ot_gap, straightness
+from poflow_lite.transport import efficiency, ot_gap
 
 MODEL = "flow-factorized"
 
@@ -214,7 +214,7 @@ def measure_flow(
 
     Returns:
         By k: "equivariance_error", "no_motion", "reconstruction_floor", "ratio_to_no_motion", and of the paths of
-        posterior means "ot_gap" (``None`` where no particle moves, or their cloud does not) and "straightness". For all
+        posterior means "ot_gap" (``None`` where no particle moves, or their cloud does not) and "efficiency". For all
         k: "log_likelihood" (:class:`metrics.LogLikelihood`), ``None`` above its ceiling, as that of a flow that folds
         can be; "smallest_eigenvalue" of the symmetric part of I + ∂v/∂z along the paths.
     """
@@ -223,7 +223,7 @@ def measure_flow(
     device = next(model.parameters()).device
     found: dict[str, Any] = equivariance_errors(predictors, held_out, device=device)
     ratios = {k: error / found["no_motion"][k] for k, error in found["equivariance_error"].items()}
-    found |= {"ratio_to_no_motion": ratios, "ot_gap": {}, "straightness": {}}
+    found |= {"ratio_to_no_motion": ratios, "ot_gap": {}, "efficiency": {}}
     try:
         found["log_likelihood"] = asdict(log_likelihood(model, held_out, images=images, samples=samples))
     except AboveCeiling:  # a fold has two pre-images, and the density counts one
@@ -237,7 +237,7 @@ def measure_flow(
         path = model.rollout(start, torch.full((len(start),), k, device=device), range(held_out.horizon + 1))
         gap = ot_gap(path.z) if path.z.diff(dim=1).any() else math.inf
         found["ot_gap"][name] = gap if math.isfinite(gap) else None
-        found["straightness"][name] = straightness(path.z)
+        found["efficiency"][name] = efficiency(path.z)
         smallest.append(model.flow.smallest_eigenvalue(path).min().item())
     return found | {"smallest_eigenvalue": min(smallest)}
 

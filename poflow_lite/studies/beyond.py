@@ -33,7 +33,7 @@ from poflow_lite.operators import AffineMaps, training_latents, with_operator
 from poflow_lite.settings import Count, Natural, Seed, Share, Split, Weight
 from poflow_lite.studies.study import Study, mean_and_spread
 from poflow_lite.training import Schedule, resolve_device
-from poflow_lite.transport import ot_gap, straightness
+from poflow_lite.transport import efficiency, ot_gap
 
 MATCHING: dict[str, Any] = {"steps": 2000, "batch_size": 256, "learning_rate": 5e-3}
 """Arguments of :func:`models.match_flow`; the budget "smoke" takes fewer steps."""
@@ -90,7 +90,7 @@ def _figures(
     seed: int,
     given: Mapping[str, Callable[[Batch], Batch]] | None = None,
 ) -> Rows:
-    """Errors and, for the latent paths of the first 500 images, OT gap and straightness, of each transformation.
+    """Errors and, for the latent paths of the first 500 images, OT gap and efficiency, of each transformation.
 
     A model knows k of a batch, or what is ``given`` in its place.
     """
@@ -102,14 +102,14 @@ def _figures(
     for name, model in models.items():
         ratios = {k: errors[name][k] / still[k] for k in still}
         rows[name] = {"equivariance_error": errors[name], "no_motion": still, "ratio_to_no_motion": ratios}
-        rows[name] |= {"ot_gap": {}, "straightness": {}}
+        rows[name] |= {"ot_gap": {}, "efficiency": {}}
         for k, transformation in enumerate(held_out.names):
             generator = torch.Generator().manual_seed(seed)
             batch = given[name](held_out.batch(held_out.of(k)[:500], k, generator=generator).to(device))
             z = model.rollout(model.encode(batch.frames[:, 0]).mean, batch.k, range(batch.horizon + 1)).z
             moves = bool(z.diff(dim=1).any())  # the gap is 0/0 where all stands still
             rows[name]["ot_gap"][transformation] = ot_gap(z) if moves else None
-            rows[name]["straightness"][transformation] = straightness(z)
+            rows[name]["efficiency"][transformation] = efficiency(z)
     return rows
 
 
@@ -235,7 +235,7 @@ def table(result: Mapping[str, Any]) -> pd.DataFrame:
             "clustering accuracy": [row.get("clustering_accuracy") for row in rows],
             "purity": [row.get("purity") for row in rows],
             "OT gap": [_over_k(row["ot_gap"]) for row in rows],
-            "straightness": [_over_k(row["straightness"]) for row in rows],
+            "efficiency": [_over_k(row["efficiency"]) for row in rows],
         }
         texts = {heading: mean_and_spread(values, ".2f") for heading, values in columns.items()}
         lines.append({"model": name, **texts, "seconds": mean_and_spread([row["seconds"] for row in rows], ".0f")})
@@ -253,7 +253,7 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     return [
         f"{known['data']} ({known['split']}, at most {known['images']:,} images), budget {known['budget']}, seeds "
         f"{', '.join(map(str, seeds))}: equivariance error ÷ no motion for each transformation; OT gap and "
-        "straightness are means over them."
+        "efficiency are means over them."
     ]
 
 

@@ -34,7 +34,7 @@ SIZES: dict[str, dict[str, int]] = {"gaussians": {"steps": 400, "width": 64}, "m
 """Pair of clouds ↦ how long and how large it is trained: seconds, and half a minute, on two CPU cores."""
 
 _MEASURED = {
-    "ot_gap": "OT gap", "energy_ratio": "energy ÷ W₂²", "straightness": "straightness", "endpoint_error": "end error",
+    "ot_gap": "OT gap", "energy_ratio": "energy ÷ W₂²", "efficiency": "efficiency", "endpoint_error": "end error",
     "sampling_error": "sampling error", "smallest_eigenvalue": "smallest eigenvalue", "seconds": "seconds",
 }  # fmt: skip
 
@@ -76,11 +76,11 @@ def notes(result: Mapping[str, Any]) -> list[str]:
 
 
 def figure(result: Mapping[str, Any]) -> Figure:
-    """A dot for each seed: OT gap, straightness and end error of each variant on each pair of clouds."""
+    """A dot for each seed: OT gap, efficiency and end error of each variant on each pair of clouds."""
     found = pd.DataFrame(result["cells"])
     fig, axes = plotting.figure(9.5, 1.2 + 0.4 * found["variant"].nunique(), 1, 3, sharey=True)
     colors = plotting.COLORS[: found["pair"].nunique()]
-    for axis, name in zip(axes, ("ot_gap", "straightness", "endpoint_error"), strict=True):
+    for axis, name in zip(axes, ("ot_gap", "efficiency", "endpoint_error"), strict=True):
         shown = {"x": name, "y": "variant", "hue": "pair", "legend": axis is axes[2]}
         sns.stripplot(found, **shown, palette=colors, dodge=True, jitter=False, alpha=0.7, ax=axis)
         axis.set(xlabel=_MEASURED[name], ylabel="")
