@@ -1,85 +1,68 @@
-"""Checks of lesson 06, PoFlow: d'Alembert's solution, the wave residual, following a potential, visible motion."""
+"""Checks of lesson 06, PoFlow: a struck string, the leapfrog scheme, and the numbers of three trainings."""
 
 import torch
 from torch import Tensor
 
-from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal
+from poflow_lite.course.checks.exercise import Claims, Exercise, Function, normal
 
 
 @Exercise
-def dalembert(f: Function) -> Claims:
-    """f(g, x (n,), t, c) -> (n,): the wave on a line that starts at rest with the shape g."""
+def struck_string(f: Function) -> Claims:
+    """f(g, R, x (n,), t, c) -> (n,): the wave on a line that starts with shape g and rate R'."""
     x = torch.linspace(-4, 4, 33).double()
 
     def lump(x: Tensor) -> Tensor:  # not symmetric: the sides cannot be mistaken for each other
         return torch.exp(-(x**2)) * (1 + 0.5 * x)
 
-    hint = "At t = 0 the wave must be g: two waves of *half* the height, added, not subtracted"
-    yield f(lump, x, 0.0, 0.7), lump(x), hint
-    hint = "After a long time both halves have left the window: each must move with time"
-    yield f(lump, x, 200.0, 0.7).abs().max() < 1e-6, hint
+    def flat(x: Tensor) -> Tensor:
+        return 0 * x
+
+    hint = "At t = 0 the wave must be g, whatever R is: two waves of *half* the height, added, not subtracted"
+    yield f(lump, torch.sin, x, 0.0, 0.7), lump(x), hint
     for side in (1, -1):
-        hint = f"At t = 200 and c = 0.7 half of g, not mirrored, must sit at x = {side * 140}: g(x ∓ ct) moves by c t"
-        yield f(lump, x + side * 140.0, 200.0, 0.7), 0.5 * lump(x), hint
-    return "splits g into two halves that run away at speed c"
+        hint = f"Without a rate, at t = 200 and c = 0.7, half of g must sit at x = {side * 140}, not mirrored"
+        yield f(lump, flat, x + side * 140.0, 200.0, 0.7), 0.5 * lump(x), hint
+    hint = "The rate 1 everywhere, R(x) = x, lifts a flat string to the height t: mind the sign and the factor 1 / (2c)"
+    yield f(flat, lambda x: x, x, 1.5, 0.7), 1.5 + 0 * x, hint
+    hint = "The rate cos x makes sin(ct) cos(x) / c: R is already the antiderivative, evaluated at x + ct and x - ct"
+    yield f(flat, torch.sin, x, 1.5, 0.7), torch.sin(torch.tensor(1.05)).double() * x.cos() / 0.7, hint
+    return "has the shape and the rate that it starts with, and moves at speed c"
 
 
 @Exercise
-def wave_defect(f: Function) -> Claims:
-    """f(u, z (B, d), t (B,), c) -> (B,): ∂_tt u - c² Δu of a potential u(z, t) by autograd."""
-    z, t, weights = normal(6, 3), torch.arange(6).double(), doubles(1, 2, -1)
-
-    def weighted(z: Tensor, t: Tensor) -> Tensor:
-        return z.pow(3) @ weights / 6 + 0 * t.pow(3)
-
-    hint = "u = Σ a_i z_i³/6 has Δu = Σ a_i z_i: mind the minus sign; it is a sum, not an average, for each sample"
-    yield f(weighted, z, t, 1.0), -z @ weights, hint
-    hint = "With c = 3 the Laplacian must count 9 times: the speed enters as c²"
-    yield f(weighted, z, t, 3.0), -9 * z @ weights, hint
-    hint = "u = z_1 z_2 has Δu = 0: only the diagonal of the Hessian counts, no mixed derivatives"
-    yield f(lambda z, t: z[:, 0] * z[:, 1] + 0 * t.pow(3), z, t, 1.0), 0 * t, hint
-    hint = "u = t³ has ∂_tt u = 6t for each sample's own t: the second derivative, with the sign +"
-    yield f(lambda z, t: t.pow(3) + 0 * z.pow(3).sum(-1), z, t, 2.0), 6 * t, hint
-    n = doubles(0.5, -1.0, 0.3)
-    hint = "A plane wave of speed c solves the equation: the defect must vanish"
-    yield f(lambda z, t: torch.sin(z @ n - 0.6 * n.norm() * t), z, t, 0.6), 0 * t, hint
-    return "vanishes on plane waves at their own speed"
-
-
-@Exercise
-def follow(f: Function) -> Claims:
-    """f(gradient, z (B, d), steps) -> (B, steps + 1, d): z_{t+1} = z_t + gradient(z_t, t) from t = 0."""
-    z, steps = doubles([1.0, -2.0], [0.5, 3.0]), torch.arange(5).double()[:, None]
-    path = f(lambda z, t: torch.ones_like(z), z, 4)
-    yield path, (2, 5, 2), "4 steps visit 5 points, the start among them: (B, steps + 1, d)"
-    hint = "∇u = (1, 1) everywhere: z_t = z_0 + (t, t); the step adds ∇u, it does not take it off"
-    yield path, z[:, None] + steps, hint
-    hint = "∇u = ½z multiplies z_t by 1.5 in each step: take the gradient at the *present* point, not at z_0"
-    yield f(lambda z, t: 0.5 * z, z, 4), z[:, None] * 1.5**steps, hint
-    hint = "∇u = (t, t): the first step leaves at t = 0, the second leaves at t = 1: the time of the start of each step"
-    yield f(lambda z, t: t * torch.ones_like(z), z, 4), z[:, None] + steps * (steps - 1) / 2, hint
-    return "takes each step from where the last one ended, at the time at which it starts"
+def leapfrog(f: Function) -> Claims:
+    """f(u, c, h, tau, steps) -> (steps + 1, *u.shape): the wave that starts at rest as u, on a periodic grid."""
+    u = normal(24)
+    states = f(u, 0.5, 0.1, 0.1, 9)
+    yield states, (10, 24), "9 steps give 10 heights, the start among them: (steps + 1, *u.shape)"
+    yield states[0], u, "The first of the heights is u itself"
+    hint = "With c τ = h the scheme is exact: the first step from rest is half of a full push"
+    yield f(u, 2.0, 0.2, 0.1, 1)[1], 0.5 * (u.roll(1) + u.roll(-1)), hint
+    hint = "With c τ = h, after s steps half of u has moved s places to each side, around the periodic grid"
+    yield f(u, 2.0, 0.2, 0.1, 7)[7], 0.5 * (u.roll(7) + u.roll(-7)), hint
+    hint = "With c = 0.5 and h = τ the first step is u + (c τ / h)² Δ / 2: c, τ and 1 / h enter squared"
+    yield states[1], u + 0.125 * (u.roll(1) + u.roll(-1) - 2 * u), hint
+    whole = f(u, 0.5, 0.1, 0.1, 30)
+    back = 2 * whole[1:-1] - whole[2:] + 0.25 * (whole[1:-1].roll(1, 1) + whole[1:-1].roll(-1, 1) - 2 * whole[1:-1])
+    yield back, whole[:-2], "Each three moments in a row must obey the formula, forwards and backwards alike"
+    plate = torch.cos(torch.pi * torch.arange(8) / 4).double()[:, None] * torch.ones(1, 5).double()
+    hint = "On a plate a wave along one side stays as it is on a line: each direction adds u(+h) + u(-h) - 2u"
+    yield f(plate, 1.0, 0.1, 0.05, 6)[:, :, 0], f(plate[:, 0], 1.0, 0.1, 0.05, 6), hint
+    yield f(plate.T, 1.0, 0.1, 0.05, 6).mT, f(plate, 1.0, 0.1, 0.05, 6), "Treat both sides of a plate alike"
+    return "starts at rest, is exact at c τ = h, and runs backwards as well as forwards"
 
 
 @Exercise
-def visible_motion(f: Function) -> Claims:
-    """f(decode, z (B, d), velocity (B, d)) -> (B,): log(1 + ‖J v‖²) of the images decode(z), (B, C, H, W)."""
-    (z, velocity), matrix = normal(2, 4, 3), normal(3, 40, seed=1)
-
-    def linear(z: Tensor) -> Tensor:
-        return (z @ matrix).unflatten(1, (2, 5, 4)) + 1
-
-    def bent(z: Tensor) -> Tensor:
-        return torch.sigmoid(linear(z))
-
-    hint = "Where the velocity is 0 the image stands still: log(1 + 0) = 0, one value a sample"
-    yield f(linear, z, 0 * velocity), [0.0] * 4, hint
-    squares, found = (velocity @ matrix).square().sum(1), f(linear, z, velocity)
-    yield (found > 0).all(), "log(1 + ‖J v‖²) is never negative: the minus sign belongs to the loss, not here"
-    yield not torch.allclose(found, squares), "That is ‖J v‖² itself: the logarithm log(1 + …) is missing"
-    hint = "x = M z has J v = M v: sum the *squares* over channels and pixels, no average and no root, then log(1 + …)"
-    yield found, squares.log1p(), hint
-    slope = bent(z).flatten(1) * (1 - bent(z).flatten(1)) * (velocity @ matrix)
-    hint = "For a bent decoder take the derivative at z, along v (a difference of two images is not a derivative)"
-    yield f(bent, z, velocity), slope.square().sum(1).log1p(), hint
-    return "is log(1 + ‖J v‖²) for a linear and a bent decoder, and 0 where nothing moves"
+def three_speeds(f: Function) -> Claims:
+    """f() -> (3, 2): error ÷ no motion and rms residual after training on with c = 0.05, learned, 2."""
+    found = f()
+    yield found, (3, 2), "Three rows, c = 0.05, learned, 2; two columns, error ÷ no motion and rms residual"
+    error, residual = found.double().T
+    hint = "Errors of the trained model lie between 0.2 and 0.9 of no motion: are the columns swapped?"
+    yield ((error > 0.2) & (error < 0.9)).all(), hint
+    yield (residual > 0).all(), "Residuals are positive: take the rms"
+    yield residual.argmax() == 2, "At c = 2 the residual is the largest: was the speed fixed, by requires_grad_(False)?"
+    yield error.argmax() == 2, "At c = 2 the error is the largest: were the rows c = 0.05, learned, 2, and wave = 1000?"
+    hint = "The learned speed has the smallest error: start all three from the same model, with the same seed and steps"
+    yield error.argmin() == 1, hint
+    return "has the numbers of three trainings: a wrong speed costs, too fast a wave most"
