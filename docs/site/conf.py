@@ -1,15 +1,16 @@
 """Settings of Sphinx for the course's site; `poflow-lite course site OUT` lays out the pages and runs it."""
 
 import sys
-from importlib.metadata import version as version_of
 from pathlib import Path
+
+import poflow_lite
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 project = "poflow_lite"
 author = "The poflow_lite authors"
 copyright = "The poflow_lite authors, MIT licence"
-version = release = version_of("poflow-lite")
+version = release = poflow_lite.__version__
 language = "en"
 
 extensions = [
@@ -24,6 +25,8 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 
 # Lessons are shown as they were executed.
 nb_execution_mode = "off"
+nb_code_prompt_show = "Show the code"
+nb_code_prompt_hide = "Hide the code"
 nb_ipywidgets_js = {}  # sliders are players, which bring their own script; widgets would fetch theirs
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_dmath_double_inline = True
@@ -57,11 +60,13 @@ html_css_files = ["site.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sourcelink = False
-html_last_updated_fmt = None
+html_favicon = "_static/icon.svg"
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system has it
 html_theme_options = {
     "show_toc_level": 2,
     "show_navbar_depth": 1,
     "use_download_button": False,
     "use_fullscreen_button": False,
     "home_page_in_toc": False,
+    "navbar_persistent": [],  # one search field is enough, that of the menu
 }
