@@ -32,7 +32,7 @@ myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_dmath_double_inline = True
 myst_heading_anchors = 3
 myst_all_links_external = False
-smartquotes = False
+smartquotes_action = "D"  # dashes, and leave quotes alone
 
 # Formulas are set by a file of the site.
 mathjax_path = "mathjax.js"
@@ -48,7 +48,7 @@ autodoc_inherit_docstrings = False
 autodoc_preserve_defaults = True
 add_module_names = False
 python_use_unqualified_type_names = True
-python_maximum_signature_line_length = 88
+python_maximum_signature_line_length = 140
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_custom_sections = ["Source"]

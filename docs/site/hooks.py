@@ -1,4 +1,4 @@
-"""What the site adds to Sphinx: links to the glossary, names in docstrings that lead to their pages, and the commands."""
+"""What the site adds to Sphinx: links to the glossary, names in docstrings that lead somewhere, and the commands."""
 
 import re
 from pathlib import Path
@@ -17,6 +17,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", write_commands)
     app.connect("doctree-read", link_terms)
     app.connect("autodoc-process-docstring", as_it_reads, priority=1)
+    app.connect("autodoc-process-bases", without_object)
     app.connect("missing-reference", find_name)
     return {"parallel_read_safe": True, "version": "1"}
 
@@ -71,7 +72,14 @@ def as_it_reads(app: Sphinx, what: str, name: str, one: Any, options: Any, lines
         example = bool(line.strip()) and (example or line.strip().startswith(">>>"))
         parts = re.split(r"(``.+?``|:\w+:`[^`]+`)", line)
         if not example:
-            lines[i] = "".join(part if j % 2 else re.sub(r"([|*])|_(?=\W|$)", r"\\\g<0>", part) for j, part in enumerate(parts))
+            lines[i] = "".join(
+                part if j % 2 else re.sub(r"([|*])|_(?=\W|$)", r"\\\g<0>", part) for j, part in enumerate(parts)
+            )
+
+
+def without_object(app: Sphinx, name: str, one: Any, options: Any, bases: list[Any]) -> None:
+    """What inherits from nothing says nothing of it."""
+    bases[:] = [base for base in bases if base is not object]
 
 
 def find_name(app: Sphinx, env: Any, node: pending_xref, content: nodes.Element) -> nodes.reference | None:

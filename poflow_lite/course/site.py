@@ -4,6 +4,7 @@ Hand-written pages, their theme and their settings are in ``docs/site``. They, t
 each room of the package are laid out in a temporary folder, where the paths between them are those of the repository.
 """
 
+import ast
 import importlib
 import json
 import os
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,14 @@ _ROOM = """\
    :members:
    :imported-members:
    :show-inheritance:
+{excluded}{constants}
 ```
+"""
+_CONSTANT = """
+.. py:data:: {name}
+   :type: {type}
+
+   {told}
 """
 
 
@@ -76,10 +85,27 @@ def _play() -> tuple[Any, list[str]]:
 def _run_sphinx(tree: Path, out: Path, options: list[str]) -> None:
     """Make pages of a tree; what is being documented is the package that is running."""
     memory = tree.parent / "memory"  # outside of the site
-    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", "-d", memory, *options, tree, out]
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-b",
+        "html",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-d",
+        memory,
+        *options,
+        tree,
+        out,
+    ]
     path = os.pathsep.join([str(Path(poflow_lite.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
     ended = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path.strip(os.pathsep)}
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path.strip(os.pathsep)},
     )
     if ended.returncode:
         lines = [line.replace(f"{tree}{os.sep}", "") for line in ended.stderr.splitlines() if line.strip()]
@@ -91,7 +117,9 @@ def _run_sphinx(tree: Path, out: Path, options: list[str]) -> None:
 
 def lay_out(root: Path, lessons: list[Path], tree: Path) -> Path:
     """Bring everything that becomes a page, or is linked from one, into the folder ``tree``."""
-    shutil.copytree(root / "docs/site", tree, ignore=shutil.ignore_patterns("node_modules", "package*.json", "_*cache*"))
+    shutil.copytree(
+        root / "docs/site", tree, ignore=shutil.ignore_patterns("node_modules", "package*.json", "_*cache*")
+    )
     shutil.copy(root / _MATHJAX, tree / "_static/mathjax.js")
     for folder in ("docs/results", "data/results", "examples"):
         shutil.copytree(root / folder, tree / folder)
@@ -105,7 +133,7 @@ def lay_out(root: Path, lessons: list[Path], tree: Path) -> Path:
         _page_of_lesson(notebook, path.name)
         path.write_text(json.dumps(notebook), encoding="utf-8")
     for room in rooms():
-        (tree / "api" / f"{room}.md").write_text(_ROOM.format(room=room), encoding="utf-8")
+        (tree / "api" / f"{room}.md").write_text(page_of_room(room), encoding="utf-8")
     (tree / "teaching/lessons.md").write_text(lesson_notes(lessons), encoding="utf-8")
     with (tree / "docs/results/README.md").open("a", encoding="utf-8") as file:
         file.write("\n```{toctree}\n:hidden:\n:glob:\n\n*\n```\n")  # what its table links stands in the menu too
@@ -116,6 +144,39 @@ def lay_out(root: Path, lessons: list[Path], tree: Path) -> Path:
 def rooms() -> list[str]:
     """Names of the rooms of the package, each of which has a page."""
     return [module.name for module in pkgutil.iter_modules(poflow_lite.__path__) if not module.name.startswith("_")]
+
+
+def page_of_room(room: str) -> str:
+    """Markdown of a room's page: all that it offers, from docstrings; of constants what stands below their value."""
+    module = importlib.import_module(f"poflow_lite.{room}")
+    below = [one.name for one in pkgutil.iter_modules(getattr(module, "__path__", []), f"{module.__name__}.")]
+    texts = [Path(find_spec(name).origin).read_text(encoding="utf-8") for name in (module.__name__, *below)]
+    told = {name: words for text in texts for name, words in constants_of(text)}
+    late = [name for name in module.__all__ if name not in vars(module)]  # loaded when asked for: Sphinx sees none
+    offered = {name: getattr(module, name) for name in module.__all__}
+    constants = {name: value for name, value in offered.items() if name.isupper() and not isinstance(value, type)}
+    page = ""
+    for name, value in constants.items():
+        keys = [f"``{key}``" for key in value if isinstance(key, str)] if isinstance(value, dict | tuple) else []
+        words = " ".join([told.get(name, ""), *(["It has", ", ".join(keys) + "."] if keys else [])])
+        page += _CONSTANT.format(name=name, type=type(value).__name__, told=words.strip())
+    for name in late:
+        if name not in constants:
+            kind = "autoclass" if isinstance(offered[name], type) else "autofunction"
+            page += f"\n.. {kind}:: {offered[name].__module__}.{name}\n"
+    excluded = f"   :exclude-members: {', '.join(constants)}\n" if constants else ""
+    return _ROOM.format(room=room, excluded=excluded, constants=page)
+
+
+def constants_of(text: str) -> list[tuple[str, str]]:
+    """Names that a file gives a value, each with the text that stands below it."""
+    found = []
+    for one, after in pairwise(ast.parse(text).body):
+        targets = one.targets if isinstance(one, ast.Assign) else [one.target] if isinstance(one, ast.AnnAssign) else []
+        if isinstance(after, ast.Expr) and isinstance(words := getattr(after.value, "value", None), str):
+            plain = re.sub(r"([*|])", r"\\\1", " ".join(words.split()))
+            found += [(name.id, plain) for name in targets if isinstance(name, ast.Name)]
+    return found
 
 
 def _page_of_lesson(notebook: dict[str, Any], name: str) -> None:
