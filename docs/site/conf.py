@@ -48,7 +48,6 @@ autodoc_inherit_docstrings = False
 autodoc_preserve_defaults = True
 add_module_names = False
 python_use_unqualified_type_names = True
-python_maximum_signature_line_length = 140
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_custom_sections = ["Source"]

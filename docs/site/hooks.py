@@ -16,6 +16,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the hooks below."""
     app.connect("builder-inited", write_commands)
     app.connect("doctree-read", link_terms)
+    app.connect("doctree-read", keep_spreads)
     app.connect("autodoc-process-docstring", as_it_reads, priority=1)
     app.connect("autodoc-process-bases", without_object)
     app.connect("missing-reference", find_name)
@@ -53,6 +54,14 @@ def link_terms(app: Sphinx, doctree: nodes.document) -> None:
             text.parent.replace(text, [*parts, nodes.Text(prose[end:])])
 
 
+def keep_spreads(app: Sphinx, doctree: nodes.document) -> None:
+    """A figure in a table stays on the line of its spread."""
+    for entry in doctree.findall(nodes.entry):
+        for text in list(entry.findall(nodes.Text)):
+            if " ± " in text:
+                text.parent.replace(text, nodes.Text(text.replace(" ± ", "\u00a0±\u00a0")))
+
+
 def parents(node: nodes.Node) -> list[nodes.Element]:
     """The elements that a node is in, the nearest first."""
     found = []
@@ -69,6 +78,7 @@ def as_it_reads(app: Sphinx, what: str, name: str, one: Any, options: Any, lines
     """Docstrings are plain text with roles and ``literals``: a bar is a bar and a star a star, except in examples."""
     example = False
     for i, line in enumerate(lines):
+        line = re.sub(r"(: +)([A-Z]\.)$", r"\1\\\2", line)  # K is no letter of a list
         example = bool(line.strip()) and (example or line.strip().startswith(">>>"))
         parts = re.split(r"(``.+?``|:\w+:`[^`]+`)", line)
         if not example:

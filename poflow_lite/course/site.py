@@ -58,7 +58,7 @@ def build_site(out: str | Path, root: str | Path = ".", notebooks: str | Path = 
         OSError: if the folder cannot be written to.
     """
     if missing := [name for name in _PACKAGES if find_spec(name) is None]:
-        raise ValueError(f'the site needs {", ".join(missing)}: pip install "poflow-lite[site]"')
+        raise ValueError(f'the site needs {", ".join(missing)}: pip install -e ".[site]"')
     root = Path(root)
     if not (root / "docs/site/conf.py").exists():
         raise FileNotFoundError(f"no docs/site in {root.resolve()}: run this in the repository's root")

@@ -25,9 +25,22 @@ function stoppable(image) {
 
 // Boxes that scroll sideways take the focus, so that arrow keys reach what is out of sight.
 function scrollable() {
-  for (const box of document.querySelectorAll(".bd-article div.math, .bd-article .pst-scrollable-table-container, .bd-article pre")) {
-    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+  const boxes = document.querySelectorAll(
+    ".bd-article :is(div.math, pre, .pst-scrollable-table-container, .output.text_html)",
+  );
+  for (const box of boxes) if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+  for (const box of document.querySelectorAll(".bd-article span.math")) {
+    if (box.getBoundingClientRect().width > box.closest("p, li, dd, td, figcaption, h2, h3")?.clientWidth) box.tabIndex = 0;
   }
+}
+
+// What the theme leaves without a name, or with one that says something else than is seen.
+for (const summary of document.querySelectorAll("summary:has(.toctree-toggle)")) {
+  summary.setAttribute("aria-label", `Pages below ${summary.closest("li").querySelector("a").textContent.trim()}`);
+}
+for (const button of document.querySelectorAll(".search-button__button")) {
+  const seen = button.textContent.replace(/\s+/g, " ").trim();
+  if (seen) button.setAttribute("aria-label", seen);
 }
 
 for (const image of document.querySelectorAll('img[src^="data:image/gif"], img[src$=".gif"]')) {
