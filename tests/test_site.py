@@ -210,6 +210,7 @@ def test_every_page_loads_without_error_or_outside_request_and_fits_a_narrow_scr
         assert tab.locator("main h1:visible").count() == 1, page
         assert not tab.evaluate("document.querySelectorAll('mjx-merror').length"), page
         tab.set_viewport_size({"width": 400, "height": 800})
+        tab.wait_for_timeout(100)  # until boxes that scroll have been found
         if (width := tab.evaluate("document.documentElement.scrollWidth")) > 400:
             wide.append(f"{page.relative_to(built)}: {width} pixels")
         tab.set_viewport_size({"width": 1280, "height": 900})
@@ -271,11 +272,10 @@ def test_search_finds(word, page, address, tab):
     assert not tab.wrong
 
 
-VIOLATIONS = """async () => (await axe.run({exclude: ["mjx-container"]}, {runOnly: RULES})).violations
+VIOLATIONS = """async (rules) => (await axe.run({exclude: ["mjx-container"]}, {runOnly: rules})).violations
   .filter(one => ["serious", "critical"].includes(one.impact))
-  .map(one => `${one.id} (${one.nodes.length}): ${one.nodes[0].html.slice(0, 200)} ${one.nodes[0].failureSummary}`)""".replace(
-    "RULES", '["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]'
-)
+  .map(one => `${one.id} (${one.nodes.length}): ${one.nodes[0].html.slice(0, 200)} ${one.nodes[0].failureSummary}`)"""
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -284,7 +284,8 @@ def test_axe_finds_nothing_serious(scheme, built, address, tab):
     if not axe.exists():
         pytest.skip("no axe-core: npm ci in docs/site")
     tab.emulate_media(color_scheme=scheme)
-    pages = pages_of(built)
+    long = [path for path in built.glob("notebooks/*.html") if path.name[:2] not in ("00", "07", "13")]
+    pages = [page for page in pages_of(built) if page not in long]  # a lesson takes it ten seconds
     if scheme == "dark":  # one of each kind
         pages = [
             built / name for name in ("index.html", f"notebooks/{PLAYERS}.html", "api/flows.html", "notation.html")
@@ -293,7 +294,7 @@ def test_axe_finds_nothing_serious(scheme, built, address, tab):
     for page in pages:
         settled(tab, f"{address}/{page.relative_to(built)}")
         tab.add_script_tag(content=axe.read_text(encoding="utf-8"))
-        found += [f"{page.relative_to(built)}: {violation}" for violation in tab.evaluate(VIOLATIONS)]
+        found += [f"{page.relative_to(built)}: {violation}" for violation in tab.evaluate(VIOLATIONS, RULES)]
     assert not found, "\n".join(found)
 
 

@@ -38,6 +38,7 @@ function scrollable() {
 for (const summary of document.querySelectorAll("summary:has(.toctree-toggle)")) {
   summary.setAttribute("aria-label", `Pages below ${summary.closest("li").querySelector("a").textContent.trim()}`);
 }
+for (const summary of document.querySelectorAll("details.hide > summary[aria-label]")) summary.removeAttribute("aria-label");
 for (const button of document.querySelectorAll(".search-button__button")) {
   const seen = button.textContent.replace(/\s+/g, " ").trim();
   if (seen) button.setAttribute("aria-label", seen);
