@@ -26,9 +26,13 @@ function stoppable(image) {
 // Boxes that scroll sideways take the focus, so that arrow keys reach what is out of sight.
 function scrollable() {
   const boxes = document.querySelectorAll(
-    ".bd-article :is(.math, pre, .pst-scrollable-table-container, .output.text_html)",
+    ".bd-article :is(div.math, pre, .pst-scrollable-table-container, .output.text_html)",
   );
-  for (const box of boxes) if (box.scrollWidth > box.clientWidth + 1 && box.clientWidth) box.tabIndex = 0;
+  for (const box of boxes) if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+  for (const box of document.querySelectorAll(".bd-article span.math:has(svg)")) {
+    const width = box.querySelector("svg").getBoundingClientRect().width; // letters lean out of their box a little
+    if (width > box.clientWidth + 8) box.tabIndex = 0;
+  }
 }
 
 // What the theme leaves without a name, or with one that says something else than is seen.
