@@ -365,7 +365,7 @@ def results(out: Annotated[Path, typer.Argument(help="Folder to write to.")] = P
 @lessons.command()
 def build(
     out: Annotated[Path, typer.Argument(help="Folder to write to.")],
-    kind: Annotated[str, typer.Option("--kind", help="student, solutions or teacher.")] = "student",
+    kind: Annotated[str, typer.Option("--kind", help="student, solutions, teacher or pages.")] = "student",
     notebooks: Annotated[Path, typer.Option("--notebooks", help="Folder of the lessons.")] = Path("notebooks"),
 ) -> None:
     """Write the lessons for students (no solutions, no outputs), with solutions, or for teachers."""
@@ -382,3 +382,16 @@ def play(out: Annotated[Path, typer.Argument(help="Folder to write to.")]) -> No
 
     for path in write(out):
         typer.echo(path)
+
+
+@lessons.command()
+def site(
+    out: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    notebooks: Annotated[Path, typer.Option("--notebooks", help="Folder of the lessons.")] = Path("notebooks"),
+) -> None:
+    """Write the course as a web site: lessons with their outputs, results, the package; nothing is executed."""
+    from poflow_lite import course
+
+    with _interruptible("the same command starts anew"):
+        for line in course.build_site(out, notebooks=notebooks):
+            typer.echo(line)

@@ -72,10 +72,12 @@ def test_figure_gif_plays_every_frame(bounce, frames):
     def draw(i):
         fig, axis = plotting.figure(2, 2)
         axis.plot([0, i], [0, 1])
+        fig.set_facecolor("#1f77b4")
         return fig
 
     picture = Image.open(io.BytesIO(plotting.figure_gif(draw, 4, 50, bounce)))
     assert (picture.n_frames, picture.info["duration"], picture.size) == (frames, 50, (200, 200))
+    assert picture.convert("RGB").getpixel((1, 1)) == (0x1F, 0x77, 0xB4)  # few colours, but the right ones
 
 
 def test_bars_and_curves_show_the_figures_they_are_given():

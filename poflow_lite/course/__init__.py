@@ -1,5 +1,6 @@
 """What the course is made with: checks of the exercises, and tools that execute, lint and build its notebooks."""
 
 from poflow_lite.course.notebooks import BUILDS, SOURCE, build, execute, find_lessons, lint, recorded, setup_cell
+from poflow_lite.course.site import build_site
 
-__all__ = ["BUILDS", "SOURCE", "build", "execute", "find_lessons", "lint", "recorded", "setup_cell"]
+__all__ = ["BUILDS", "SOURCE", "build", "build_site", "execute", "find_lessons", "lint", "recorded", "setup_cell"]

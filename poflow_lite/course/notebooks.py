@@ -16,7 +16,7 @@ from poflow_lite.plotting.sliders import PLAYERS
 # What pip installs where the package is missing, such as "git+https://…": an address of yours; `build` writes it into
 # the lessons. None is invented here, since whoever registers it would run code on the machines of all who take part.
 SOURCE: str | None = None
-BUILDS = ("student", "solutions", "teacher")
+BUILDS = ("student", "solutions", "teacher", "pages")
 
 _SETUP = """\
 import subprocess
@@ -108,10 +108,11 @@ def execute(path: str | Path, timeout: int = 600) -> float:
 
 
 def build(paths: Iterable[str | Path], out: str | Path, kind: str = "student") -> list[Path]:
-    """Write lessons into another folder, for "student", "solutions" or "teacher"; return the files written.
+    """Write lessons into another folder, for "student", "solutions", "teacher" or "pages"; return the files written.
 
     Students get no solutions (nbgrader's stubs, unfolded), no outputs, no answers of the quiz, no notes for teachers;
-    "solutions" is the lesson without its outputs, "teacher" the lesson as it is. All get the set-up cell of today.
+    "solutions" is the lesson without its outputs, "teacher" the lesson as it is, "pages" what students get with the
+    outputs of all cells but the exercises. All get the set-up cell of today.
 
     Raises:
         ValueError: for another kind, or a folder that holds one of the lessons.
@@ -130,19 +131,24 @@ def build(paths: Iterable[str | Path], out: str | Path, kind: str = "student") -
             if 'find_spec("poflow_lite")' in cell.source:
                 cell.source = setup_cell()
         if kind != "teacher":
-            _strip(notebook, solutions=kind == "solutions")
+            _strip(notebook, kind)
         write_atomically(out / path.name, lambda temporary, notebook=notebook: nbformat.write(notebook, temporary))
         written.append(out / path.name)
     return written
 
 
-def _strip(notebook: Any, solutions: bool) -> None:
-    """Take the outputs out of a notebook, and unless ``solutions`` all that only teachers see, in place."""
+def _strip(notebook: Any, kind: str) -> None:
+    """Take out of a notebook, in place, outputs and what only teachers see, as far as the build wants it."""
     from nbgrader.preprocessors import ClearOutput, ClearSolutions
 
-    ClearOutput().preprocess(notebook, {})
+    if kind == "pages":
+        for cell in notebook.cells:  # a check that passed above a stub that is empty would puzzle
+            if cell.cell_type == "code" and "nbgrader" in cell.metadata:
+                cell.update(outputs=[], execution_count=None)
+    else:
+        ClearOutput().preprocess(notebook, {})
     notebook.metadata.pop("poflow", None)
-    if solutions:
+    if kind == "solutions":
         return
     ClearSolutions().preprocess(notebook, {})
     kept, section = [], ""

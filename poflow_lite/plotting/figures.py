@@ -162,7 +162,8 @@ def few_colors(fig: Figure) -> Any:
     """A figure as a PIL image of 100 dots an inch and 64 colours, a third of the bytes: one frame of many."""
     from PIL import Image
 
-    return Image.open(io.BytesIO(png(fig, 100))).convert("P", palette=Image.Palette.ADAPTIVE, colors=64)
+    opaque = Image.open(io.BytesIO(png(fig, 100))).convert("RGB")  # GIFs misread a palette of four channels
+    return opaque.convert("P", palette=Image.Palette.ADAPTIVE, colors=64)
 
 
 def _animation(pictures: list[Any], milliseconds: int, bounce: bool) -> bytes:
