@@ -19,8 +19,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import poflow_lite
 from poflow_lite.course.notebooks import build, find_lessons
+from poflow_lite.datasets.places import PACKAGE
 from poflow_lite.io import prepare_folder
 
 _PACKAGES = ("sphinx", "myst_nb", "sphinx_book_theme", "nbgrader")
@@ -99,7 +99,7 @@ def _run_sphinx(tree: Path, out: Path, options: list[str]) -> None:
         tree,
         out,
     ]
-    path = os.pathsep.join([str(Path(poflow_lite.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
     ended = subprocess.run(
         list(map(str, command)),
         capture_output=True,
@@ -142,7 +142,7 @@ def lay_out(root: Path, lessons: list[Path], tree: Path) -> Path:
 
 def rooms() -> list[str]:
     """Names of the rooms of the package, each of which has a page."""
-    return [module.name for module in pkgutil.iter_modules(poflow_lite.__path__) if not module.name.startswith("_")]
+    return [module.name for module in pkgutil.iter_modules([str(PACKAGE)]) if not module.name.startswith("_")]
 
 
 def page_of_room(room: str) -> str:
