@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from poflow_lite.plotting.figures import few_colors
 
-LIMIT = 100
+LIMIT = 72
 """Pictures of one player, at most."""
 
 _PAGE = """\
@@ -103,8 +103,8 @@ def thinned(counts: Mapping[str, int], index: Mapping[str, int], play: str | Non
 
     >>> thinned({"t": 9, "k": 3}, {"t": 6, "k": 0})
     {'t': [0, 1, 2, 3, 4, 5, 6, 7, 8], 'k': [0, 1, 2]}
-    >>> thinned({"t": 300}, {"t": 6})["t"][:5]
-    [0, 3, 6, 9, 12]
+    >>> thinned({"t": 288}, {"t": 5})["t"][:5]
+    [0, 5, 8, 12, 16]
     """
     kept = dict(counts)
     while prod(kept.values()) > LIMIT:
