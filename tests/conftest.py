@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import os
+import shutil
+import threading
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: more threads, here or in a kernel, would only wait
@@ -108,3 +112,39 @@ def mnist_folder() -> Path:
     if not (root / "MNIST" / "raw").is_dir():
         pytest.skip(f"MNIST is not in {root}: `poflow-lite download mnist` or POFLOW_DATA=DIR makes this test run")
     return root
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; where there is none, the tests are skipped."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install '.[site]'")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as running:
+        quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        browser = running.chromium.launch(executable_path=chromium, args=quiet)
+        yield browser
+        browser.close()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def serve():
+    """Shows folders to a browser on this machine: folder ↦ address."""
+    servers = []
+
+    def start(folder):
+        handler = functools.partial(_Quiet, directory=str(folder))
+        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

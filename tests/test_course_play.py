@@ -2,10 +2,7 @@
 
 import base64
 import functools
-import http.server
 import json
-import shutil
-import threading
 from pathlib import Path
 
 import pytest
@@ -21,8 +18,6 @@ LIMIT = 15_000_000
 """Bytes of the whole page."""
 FRAME = 50
 """Milliseconds in which a picture has to be there."""
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 MISSING = [name for name in play._PACKAGES if play.find_spec(name) is None]
 
 
@@ -126,34 +121,15 @@ def test_everything_is_there_and_small(written):
     assert "Permission is hereby granted" in licence
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install '.[site]'")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def address(written):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(written)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/index.html"
-    server.shutdown()
+def address(written, serve):
+    return f"{serve(written)}/index.html"
 
 
 @pytest.fixture
-def page(chromium, address):
+def page(browser, address):
     """The page, ready and at rest, on which no script failed and which asked nobody else for anything."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     page, wrong = context.new_page(), []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
@@ -287,9 +263,9 @@ def test_buttons_and_keys(page):
 
 
 @pytest.mark.enable_socket
-def test_it_plays_at_once_unless_less_motion_is_asked_for(page, chromium, address):
+def test_it_plays_at_once_unless_less_motion_is_asked_for(page, browser, address):
     assert page.get_attribute("#play", "aria-label") == "Play"
-    moving = chromium.new_page()
+    moving = browser.new_page()
     moving.goto(address)
     moving.wait_for_selector("#play[aria-label=Pause]", timeout=60_000)
     moving.close()
@@ -303,9 +279,9 @@ def test_no_width_needs_scrolling_to_the_side(page, width):
 
 
 @pytest.mark.enable_socket
-def test_what_a_browser_lacks_is_said_in_plain_words(chromium, address, written):
+def test_what_a_browser_lacks_is_said_in_plain_words(browser, address, written):
     def told(where, script=None, missing=None):
-        page = chromium.new_page()
+        page = browser.new_page()
         if script:
             page.add_init_script(script)
         if missing:

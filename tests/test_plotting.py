@@ -214,6 +214,21 @@ def test_a_player_holds_at_most_72_pictures_and_the_start_is_one_of_them(counts,
         assert all(start in own and own == sorted({*own}) for own in stops.values())
 
 
+def test_a_player_of_large_pictures_holds_fewer(monkeypatch):
+    noise = np.random.default_rng(0).random((300, 300))
+
+    def noisy(t):
+        fig, axis = plotting.figure(3, 3)
+        axis.imshow(noise, cmap="gray")
+        return fig
+
+    held = player.player(noisy, {"t": [(str(t), t) for t in range(9)]}, {"t": 4}, {"t": "t"}, None, "")
+    assert held.count("iVBOR") == 9
+    monkeypatch.setattr(player, "BYTES", len(held) // 9 * 3)
+    few = player.player(noisy, {"t": [(str(t), t) for t in range(9)]}, {"t": 4}, {"t": "t"}, None, "")
+    assert 3 <= few.count("iVBOR") <= 4
+
+
 def test_a_figure_needs_an_alternative_text():
     with pytest.raises(ValueError, match="alt is empty: say in a sentence"):
         plotting.show(plotting.figure()[0], " ")

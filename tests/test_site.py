@@ -1,12 +1,9 @@
 """The site: what it shows and hides, and how it behaves in a real browser; built once, of all lessons and one more."""
 
-import functools
-import http.server
 import importlib
 import importlib.util
 import re
 import shutil
-import threading
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
@@ -21,7 +18,6 @@ from poflow_lite.course import site
 ROOT = Path(__file__).parent.parent
 LESSONS = course.find_lessons(ROOT / "notebooks")
 NODE = ROOT / "docs/site/node_modules"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MISSING = [name for name in site._PACKAGES if importlib.util.find_spec(name) is None]
 PLAYERS = "13-players"
 pytestmark = pytest.mark.enable_socket  # to servers on this machine
@@ -156,30 +152,8 @@ def test_no_page_tells_a_solution_an_answer_or_what_marks_are_given_for(built):
 
 
 @pytest.fixture(scope="module")
-def address(built):
-    """Where a server on this machine shows the site."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(built)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install '.[site]'")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as started:
-        quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=quiet)
-        yield browser
-        browser.close()
+def address(built, serve):
+    return serve(built)
 
 
 @pytest.fixture

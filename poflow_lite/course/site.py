@@ -84,21 +84,8 @@ def build_site(out: str | Path, root: str | Path = ".", notebooks: str | Path = 
 def _run_sphinx(tree: Path, out: Path, options: list[str]) -> None:
     """Make pages of a tree; what is being documented is the package that is running."""
     memory = tree.parent / "memory"  # outside of the site
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-b",
-        "html",
-        "-q",
-        "-W",
-        "--keep-going",
-        "-d",
-        memory,
-        *options,
-        tree,
-        out,
-    ]
+    how = ["-b", "html", "-q", "-W", "--keep-going", "-d", memory]
+    command = [sys.executable, "-m", "sphinx", *how, *options, tree, out]
     path = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
     ended = subprocess.run(
         list(map(str, command)),

@@ -120,11 +120,13 @@ def measure_operators(
 
 def least(operators: Mapping[str, Mapping[str, Any]], still: Mapping[str, float]) -> str:
     """The operator with the least error on validation images, ÷ that of no motion and mean over k; never "own"."""
+    errors = {name: _relative(entry["validation_error"], still) for name, entry in operators.items() if name != "own"}
+    return min(errors, key=errors.__getitem__)
 
-    def error(name: str) -> float:
-        return mean(error / (still[k] or math.inf) for k, error in operators[name]["validation_error"].items())
 
-    return min((name for name in operators if name != "own"), key=error)
+def _relative(errors: Mapping[str, float], still: Mapping[str, float]) -> float:
+    """Mean over k of errors ÷ those of no motion; a k that moves nothing adds 0."""
+    return mean(error / (still[k] or math.inf) for k, error in errors.items())
 
 
 def validation_errors(model: Any, training: Sequences, validation: Sequences, operator_images: int = 1000) -> dict:
@@ -135,8 +137,8 @@ def validation_errors(model: Any, training: Sequences, validation: Sequences, op
     sizes = {"operator_images": operator_images, "median_images": 1}
     found = measure_operators(model, training, validation, operators=["linear"], scores=False, **sizes)
     unit = found["references"]["no_motion"]
-    errors = {name: entry["equivariance_error"] for name, entry in found["operators"].items() if name != "own"}
-    return {name: mean(error / unit[k] for k, error in own.items()) for name, own in errors.items()}
+    operators = found["operators"].items()
+    return {name: _relative(entry["equivariance_error"], unit) for name, entry in operators if name != "own"}
 
 
 def _errors(asking: Mapping[str, Asking], sequences: Sequences) -> dict[str, dict[str, float]]:

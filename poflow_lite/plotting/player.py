@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 
 from poflow_lite.plotting.figures import few_colors
 
-LIMIT = 72
-"""Pictures of one player, at most."""
+LIMIT, BYTES = 72, 600_000
+"""Pictures of one player, and their bytes together, at most: a saved lesson has some megabytes for all its figures."""
 
 _PAGE = """\
 <div class="poflow-player" id="{id}">
@@ -66,21 +66,24 @@ def player(
 ) -> str:
     """HTML of a figure with sliders whose pictures are drawn now, for pages on which no kernel lives.
 
-    Without JavaScript the picture at the start is seen. Of many combinations at most :data:`LIMIT` are drawn: the
-    sliders have fewer stops (:func:`thinned`), or stay where they start and are left out.
+    Without JavaScript the picture at the start is seen. Of many combinations at most :data:`LIMIT` are drawn, or fewer
+    where they are large: the sliders have fewer stops (:func:`thinned`), or stay where they start and are left out.
 
     Args:
         draw, labels, play: as for :func:`sliders.explore`; a label for every argument.
         pairs, index: argument ↦ what people read and the value, for each stop; and the stop at the start.
         start: the picture at the start, as HTML.
     """
-    stops = thinned({name: len(values) for name, values in pairs.items()}, index, play)
-    pictures = []
-    for chosen in itertools.product(*stops.values()):
+
+    def drawn(chosen: Sequence[int]) -> bytes:
         buffer = io.BytesIO()
-        values = {name: pairs[name][i][1] for name, i in zip(stops, chosen, strict=True)}
+        values = {name: pairs[name][i][1] for name, i in zip(pairs, chosen, strict=True)}
         few_colors(draw(**values)).save(buffer, "PNG", optimize=True)
-        pictures.append(b64encode(buffer.getvalue()).decode())
+        return buffer.getvalue()
+
+    most = max(2, min(LIMIT, BYTES // len(drawn([index[name] for name in pairs]))))
+    stops = thinned({name: len(values) for name, values in pairs.items()}, index, play, most)
+    pictures = [b64encode(drawn(chosen)).decode() for chosen in itertools.product(*stops.values())]
     moving = [name for name in stops if len(stops[name]) > 1]
     said = [[pairs[name][i][0] for i in stops[name]] for name in moving]
     controls = []
@@ -95,8 +98,10 @@ def player(
     return _PAGE.format(id=identity, start=start, controls="".join(controls), data=data)
 
 
-def thinned(counts: Mapping[str, int], index: Mapping[str, int], play: str | None = None) -> dict[str, list[int]]:
-    """Stops of each slider, the start among them, so that there are at most :data:`LIMIT` combinations of them.
+def thinned(
+    counts: Mapping[str, int], index: Mapping[str, int], play: str | None = None, most: int = LIMIT
+) -> dict[str, list[int]]:
+    """Stops of each slider, the start among them, so that there are at most ``most`` combinations of them.
 
     The longest slider gives up stops first, down to two each; then whole sliders from the last, and only then the one
     that plays.
@@ -107,7 +112,7 @@ def thinned(counts: Mapping[str, int], index: Mapping[str, int], play: str | Non
     [0, 5, 8, 12, 16]
     """
     kept = dict(counts)
-    while prod(kept.values()) > LIMIT:
+    while prod(kept.values()) > most:
         others = [name for name in kept if name != play and kept[name] > 1] or list(kept)
         longest = max(others, key=kept.__getitem__)
         if kept[longest] > 2 or longest == play:
