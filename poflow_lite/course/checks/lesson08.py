@@ -1,81 +1,71 @@
-"""Checks of lesson 08, knowing k less: Gumbel-Softmax, its two-way form, the bound with k latent, balanced names."""
+"""Checks of lesson 08, knowing k less: the posterior of k, the leave-one-out gradient, a temperature too high."""
 
-import math
+import itertools
 
 import torch
 
-from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal, uniform
+from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal, one_by_one
 
 
 @Exercise
-def gumbel_softmax(f: Function) -> Claims:
-    """f(logits (B, K), uniform (B, K), temperature) -> (B, K): a relaxed sample from uniform noise."""
-    p, noise = doubles(0.6, 0.3, 0.1), uniform(20_000, 3)
-    logits = p.log().expand_as(noise)
-    y = f(logits, noise, 0.7)
-    yield y, (20_000, 3), "It is one row of K weights for each sample, (B, K)"
-    yield y.isfinite().all(), "All weights must be finite: log(-log U) needs the minus sign inside, for U < 1"
-    yield y.sum(1), [1.0] * 20_000, "Each row must sum to 1: the softmax runs over the K indices, axis 1"
-    hint = """The largest weight must fall on k with probability softmax(logits)_k. The noise is G = -log(-log U), with
-        both minus signs, and it is added to the logits, one G for each index"""
-    yield torch.bincount(y.argmax(1), minlength=3) / 20_000, p, hint, 0.02
-    hot = f(logits, noise, 1000.0)
-    yield hot, torch.full_like(hot, 1 / 3), "At temperature 1000 all weights are about 1/K: divide by it", 0.03
-    expected = ((logits - (-noise.log()).log()) / 0.7).softmax(1)
-    yield y, expected, "It must be softmax((logits + G) / temperature): one softmax, of logits plus noise"
-    return "draws each index as often as it should and sharpens with falling temperature"
+def posterior_of_k(f: Function) -> Claims:
+    """f(log_p (B, K), prior (K,)) -> (B, K): p(k | x) from log p(x | k) and p(k)."""
+    log_p, prior = normal(5, 3), doubles(0.6, 0.3, 0.1)
+    found = f(log_p, prior)
+    yield found, (5, 3), "One row of K probabilities for each film"
+    yield found.sum(1), [1.0] * 5, "Each row must sum to 1: normalise over k, axis 1"
+    hint = "Where all log p(x | k) are equal the frames say nothing: the posterior is the prior p(k)"
+    yield f(0 * log_p, prior), prior.expand(5, 3), hint
+    hint = "With equal p(k) it is proportional to p(x | k): odds are exp of differences of log p(x | k)"
+    yield f(doubles([0.0, 1.0, 2.0]), torch.ones(3).double() / 3), doubles([0.0, 1.0, 2.0]).softmax(1), hint
+    hint = "It must be p(x | k) p(k) divided by its sum over k (Bayes' rule)"
+    joint = log_p.exp() * prior
+    yield found, joint / joint.sum(1, keepdim=True), hint
+    hint = "Values near -19,000 underflow in exp: add log p(k) and take a softmax"
+    yield f(log_p - 19_000, prior), found, hint
+    hint = "A k with p(k) = 0 must get exactly 0, and nothing may become NaN"
+    without = f(log_p, doubles(0.5, 0.5, 0.0))
+    yield without.isfinite().all() and (without[:, 2] == 0).all(), hint
+    yield found, one_by_one(lambda rows: f(rows, prior), log_p), "Nothing may be mixed over the batch"
+    return "weighs what the frames say by how frequent each k is"
 
 
 @Exercise
-def gumbel_sigmoid(f: Function) -> Claims:
-    """f(logit (B,), uniform (B,), temperature) -> (B,): a relaxed yes or no from uniform noise."""
-    u = uniform(20_000)
-    for logit in (0.0, 1.0):
-        y, wanted = f(torch.full_like(u, logit), u, 0.5), 1 / (1 + math.exp(-logit))
-        yield ((y >= 0) & (y <= 1)).all(), "All values must lie between 0 and 1: end with a sigmoid"
-        hint = f"""With logit {logit:g} it is above ½ with probability sigmoid(logit) = {wanted:.3f}. The noise added to
-            the logit is logistic, log U - log(1 - U), two Gumbels' difference; a single Gumbel is biased"""
-        yield (y > 0.5).double().mean(), wanted, hint, 0.02
-    logit = torch.linspace(-3, 3, 20_000).double()
-    y = f(logit, u, 0.5)
-    noise = u.logit() if y[u > 0.5].mean() > y[u < 0.5].mean() else -u.logit()  # symmetric: either sign will do
-    hint = "It must be sigmoid((logit + noise) / temperature): divide both by the temperature"
-    yield y, ((logit + noise) / 0.5).sigmoid(), hint
-    return "says yes with probability sigmoid(logit), at every temperature"
+def leave_one_out(f: Function) -> Claims:
+    """f(logits (K,), indices (S,), losses (S,)) -> (K,): an unbiased estimate of the gradient of E loss."""
+    logits, each = doubles(0.4, 0.0, -0.7), doubles(3.0, -1.0, 2.0)
+    q = logits.softmax(0)
+    k = torch.tensor([0, 2, 1, 0])
+    yield f(logits, k, each[k]), (3,), "One number for each logit, (K,): the mean over the S samples"
+    hint = "Each ∇ log q_k = e_k - q sums to 0 over the logits, and so must the estimate"
+    yield f(logits, k, each[k]).sum(), 0.0, hint
+    hint = "Where all losses are equal every sample minus the mean of the others is 0: so is the estimate, exactly"
+    yield f(logits, k, 0 * each[k] + 7.0), doubles(0.0, 0.0, 0.0), hint
+    for count in (2, 3):
+        mean = torch.zeros(3).double()
+        for drawn in itertools.product(range(3), repeat=count):
+            i = torch.tensor(drawn)
+            mean = mean + q[i].prod() * f(logits, i, each[i])
+        hint = f"""Over all draws of S = {count} its mean must be the exact gradient q_j (loss_j - E loss): no bias.
+            A sample's baseline is the mean of the S - 1 others, without itself; mind the signs and 1/S"""
+        yield mean, q * (each - q @ each), hint
+    hint = "Adding a constant to all losses must change nothing"
+    yield f(logits, k, each[k] + 100), f(logits, k, each[k]), hint
+    return "has no bias, and no variance where all choices are equally good"
 
 
 @Exercise
-def index_bound(f: Function) -> Claims:
-    """f(log_p (B, K), logits (B, K)) -> (B,): the bound on log p(x) from log p(x|k) and q(k|x), nats."""
-    log_p, k = -40 + 3 * normal(8, 3), torch.arange(8) % 3
-    hint = """A uniform q pays no divergence: the bound is the average of log p(x|k), for each sample. logits become
-        probabilities through a softmax over axis 1; KL(q ‖ uniform) = Σ q log q + log K: mind + log K"""
-    yield f(log_p, 0 * log_p), log_p.mean(1), hint
-    sure = f(log_p, 4000.0 * torch.eye(3).double()[k])
-    yield sure.isfinite().all(), "Where q is 0 the product q log q is 0, not NaN: use log_softmax"
-    hint = "A q that is sure of k gives log p(x|k) - log K: the divergence from the uniform prior is subtracted"
-    yield sure, log_p[torch.arange(8), k] - math.log(3), hint
-    hint = "With q(k|x) ∝ p(x|k), the exact posterior, the bound is tight: log p(x) = log Σ_k p(x|k)/K"
-    yield f(log_p, log_p), log_p.logsumexp(1) - math.log(3), hint
-    return "stays below log p(x) and reaches it at the posterior"
-
-
-@Exercise
-def use_penalty(f: Function) -> Claims:
-    """f(logits (B, K)) -> (): KL(uniform ‖ q̄) with q̄ the batch average of q(k|x), nats."""
-    alike = f(60.0 * torch.eye(3).double().repeat(4, 1))
-    yield alike, (), "It is one number for the whole batch"
-    hint = """Sure of each name, all used alike: no penalty. Average probabilities, not logits, over the batch first;
-        take the divergence of the average, not the average of the divergences: -log K - Σ_k log(q̄_k)/K"""
-    yield alike, 0.0, hint
-    idle = doubles(*[[0.0, 0.0, -4000.0]] * 5).requires_grad_()
-    value = f(idle)
-    hint = "An idle name's q̄ underflows to 0: take log_softmax, and average by logsumexp over axis 0, less log B"
-    yield value.isfinite(), hint
-    yield value.requires_grad, "The gradients must pass through it: no item(), detach() or argmax"
-    hint = "Raising the logits of an idle name must lower it: KL(uniform ‖ q̄), not KL(q̄ ‖ uniform), whose slope is 0"
-    yield torch.autograd.grad(value, idle)[0].sum(0), [1 / 6, 1 / 6, -1 / 3], hint
-    logits = 2 * normal(7, 4)
-    hint = "It must be -log K - Σ_k log(q̄_k)/K, with a softmax over axis 1 and q̄ the average over axis 0"
-    yield f(logits), -(4 * logits.softmax(1).mean(0)).log().mean(), hint
-    return "calls idle names back and leaves certainty alone"
+def too_hot(f: Function) -> Claims:
+    """f() -> (2, 3): annealed, hot; share named rightly, error ÷ no motion (mean over k), mean largest q."""
+    found = f().double()
+    yield found, (2, 3), "A row for each model, annealed and hot; columns: share named, error, mean largest q"
+    shares = found[:, [0, 2]]
+    yield (shares >= 0.3).all() and (shares <= 1).all(), "The first and last column are shares, between 1/3 and 1"
+    yield ((found[:, 1] > 0.1) & (found[:, 1] < 3)).all(), "The error is divided by that of no motion: 0.1 to 3"
+    (named, error, sure), (_, hot_error, hot_sure) = found
+    hint = "The annealed model of section 8 names nearly all films and predicts: is it the first row?"
+    yield named > 0.8 and error < 0.8, hint
+    hint = "The hot flows serve all films alike, so their error is clearly larger. Was temperature=(20.0, 20.0) passed?"
+    yield hot_error > error + 0.1, hint
+    yield hot_sure < sure, "The hot q should be less sure: its choice hardly changes which flow acts"
+    return "shows that flows which always mix cannot come apart"
