@@ -280,10 +280,10 @@ BREAKS = {
     "does not lead to the next lesson": lambda n: n["cells"][-1].update(source="bye"),
     "a lesson has 40 to 70": lambda n: n["cells"].__delitem__(slice(10, 16)),
     "median code cell": lambda n: [cell.update(source="x = 1\n" * 9) for cell in n["cells"][2:4]],
-    "3,001 words, a lesson has 2,800 at most": lambda n: n["cells"][0].update(
+    "3,001 words, a session has 2,800 at most": lambda n: n["cells"][0].update(
         source=n["cells"][0]["source"] + "\n## In one minute\n" + "word " * (3001 - words_of(n) - 3)
     ),
-    "33 code cells, a lesson has 32 at most": lambda n: (
+    "33 code cells, a session has 32 at most": lambda n: (
         n["cells"][0].update(source=n["cells"][0]["source"] + "\n## In one minute"),
         n["cells"].__setitem__(slice(4, 4), [copy.deepcopy(n["cells"][3]) for _ in range(30)]),
     ),
@@ -303,6 +303,15 @@ def test_a_sound_lesson_has_no_problem(tmp_path):
     drawing = sound()
     drawing["cells"][2].update(source="x = 1\n" * 60, metadata={"tags": ["hide-input"]})
     assert problems_of(drawing, tmp_path) == [], "cells that only draw may be longer"
+
+
+def test_a_lesson_of_two_sessions_is_measured_by_the_session(tmp_path):
+    notebook = sound()
+    BREAKS["33 code cells, a session has 32 at most"](notebook)
+    assert len(problems_of(notebook, tmp_path)) > 1, "execution counts repeat, too"
+    for number, place in ((1, 0), (2, 20)):
+        notebook["cells"][place : place + 1] += [{**notebook["cells"][0], "source": f"# Session {number} · x"}]
+    assert not any("session has" in problem for problem in problems_of(notebook, tmp_path))
 
 
 @pytest.mark.parametrize("message", BREAKS)

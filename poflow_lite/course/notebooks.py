@@ -1,5 +1,6 @@
 """Tools behind the notebooks: execute and save them, build what students and teachers get, lint what is committed."""
 
+import itertools
 import json
 import os
 import re
@@ -219,11 +220,19 @@ def prose_words(text: str) -> int:
     return len(re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", without))
 
 
+def _prose(cells: list[dict[str, Any]]) -> str:
+    return " ".join(_source(cell) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def _sessions(cells: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The cells of each session of 90 minutes: a lesson of two has the headings "# Session 1 …" and "# Session 2 …"."""
+    starts = [i for i, cell in enumerate(cells) if _source(cell).startswith("# Session ")]
+    return [cells[start:end] for start, end in itertools.pairwise([0, *starts[1:], len(cells)])]
+
+
 def _lint_structure(cells: list[dict[str, Any]], code: list[dict[str, Any]]) -> list[str]:
     problems = []
-    prose = " ".join(_source(cell) for cell in cells if cell["cell_type"] == "markdown")
-    if not 40 <= len(cells) <= 70:
-        problems.append(f"{len(cells)} cells, a lesson has 40 to 70")
+    prose = _prose(cells)
     if median(_lines(cell) for cell in code if not _is_hidden(cell)) > 8:
         problems.append("the median code cell is longer than 8 lines")
     if _source(code[0]).strip() != setup_cell():
@@ -231,10 +240,14 @@ def _lint_structure(cells: list[dict[str, Any]], code: list[dict[str, Any]]) -> 
     for wanted in ("Break it", "Exercises", "Quiz", "References|Further reading"):
         if not re.search(rf"## (\d+ · )?({wanted})", prose):
             problems.append(f"no section {wanted!r}")
-    if "## In one minute" in prose and (words := prose_words(prose)) > 2800:
-        problems.append(f"{words:,} words, a lesson has 2,800 at most")
-    if "## In one minute" in prose and len(code) > 32:
-        problems.append(f"{len(code)} code cells, a lesson has 32 at most")
+    sessions = _sessions(cells)
+    if len(cells) > 70 * len(sessions) or len(cells) < 40:
+        problems.append(f"{len(cells)} cells, a lesson has 40 to 70")
+    for part in sessions if "## In one minute" in prose else ():
+        if (words := prose_words(_prose(part))) > 2800:
+            problems.append(f"{words:,} words, a session has 2,800 at most")
+        if (count := sum(cell["cell_type"] == "code" for cell in part)) > 32:
+            problems.append(f"{count} code cells, a session has 32 at most")
     if prose.count("<details>") < 5:
         problems.append("fewer than five quiz answers in <details>")
     if "**Next" not in _source(cells[-1]):
