@@ -2,5 +2,17 @@
 
 from poflow_lite.course.notebooks import BUILDS, SOURCE, build, execute, find_lessons, lint, recorded, setup_cell
 from poflow_lite.course.site import build_site
+from poflow_lite.course.slides import write_slides
 
-__all__ = ["BUILDS", "SOURCE", "build", "build_site", "execute", "find_lessons", "lint", "recorded", "setup_cell"]
+__all__ = [
+    "BUILDS",
+    "SOURCE",
+    "build",
+    "build_site",
+    "execute",
+    "find_lessons",
+    "lint",
+    "recorded",
+    "setup_cell",
+    "write_slides",
+]

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from poflow_lite.cli.lessons import lessons
+from poflow_lite.cli.terminal import interruptible
+
 if TYPE_CHECKING:
     from poflow_lite.studies import Study
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-lessons = typer.Typer(help="For those who write or teach the lessons.", no_args_is_help=True)
 app.add_typer(lessons, name="course")
 
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
@@ -25,7 +25,6 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Budget = Annotated[str, typer.Option("--budget", help="smoke (seconds), lecture (minutes) or full (hours, or a GPU).")]
 Data = Annotated[str, typer.Option("--data", help="digits, mnist, letters, sprites, shapes3d-lite, …")]
 Assign = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE or NAME=V1,V2,…; may be repeated.")]
-Lessons = Annotated[list[Path] | None, typer.Argument(help="Lessons; all of notebooks/ by default.")]
 
 
 def main() -> None:
@@ -48,16 +47,6 @@ def main() -> None:
 @app.callback()
 def options(debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False) -> None:
     """Flow-factorized representation learning: train, measure and look."""
-
-
-@contextmanager
-def _interruptible(advice: str) -> Iterator[None]:
-    """Answer an interruption with one line and exit code 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted; {advice}", err=True)
-        raise typer.Exit(130) from None
 
 
 # --- --set NAME=VALUE ---------------------------------------------------------------------------------------------
@@ -129,7 +118,7 @@ def demo(out: Out = Path("runs/demo"), seed: Seed = 0, device: Device = "auto", 
     from poflow_lite import experiments
 
     shorter = {"steps": 1000} if budget == "lecture" else {}
-    with _interruptible("the same command starts anew"):
+    with interruptible("the same command starts anew"):
         how = {"seed": seed, "device": device, "overwrite": True}
         experiments.train_recipe("free-flow", "mnist-10k", budget, out, **how, **shorter)
         _report(experiments.evaluate_run(out, device=device), out)
@@ -152,7 +141,7 @@ def train(
 
     changes = _known("setting", _assignments(assign), _recipe_settings())
     how = {"seed": seed, "device": device, "resume": resume, "save_every_seconds": save_every}
-    with _interruptible(f"the same command with --resume goes on from the last checkpoint in {out}"):
+    with interruptible(f"the same command with --resume goes on from the last checkpoint in {out}"):
         folder = experiments.train_recipe(model, data, budget, out, **how, **changes)
     typer.echo(f"Trained. Measure it with: poflow-lite evaluate {folder}")
 
@@ -166,7 +155,7 @@ def evaluate(
     """Measure a trained model on images it has not seen, and draw them."""
     from poflow_lite import experiments
 
-    with _interruptible(f"the run in {folder} is as it was: the same command measures it anew"):
+    with interruptible(f"the run in {folder} is as it was: the same command measures it anew"):
         _report(experiments.evaluate_run(folder, device=device, split=split), folder)
 
 
@@ -252,7 +241,7 @@ def study(
     given = {"data": data, "budget": budget, "device": device, "seeds": None if seeds is None else _seeds(seeds)}
     given = {option: value for option, value in given.items() if value is not None} | _assignments(assign)
     folder = out or Path("runs") / name
-    with _interruptible("the same command goes on with the cells that are left"):
+    with interruptible("the same command goes on with the cells that are left"):
         settings = _settings(STUDIES[name], given)
         result = run_study(STUDIES[name], folder, jobs=jobs, backend=backend, **settings)
     if (folder / "table.md").exists():
@@ -269,7 +258,7 @@ def _study_all(only: str | None, out: Path, jobs: int, backend: str) -> None:
     from poflow_lite.studies.records import run_again
 
     names = [] if only is None else only.split(",")
-    with _interruptible("the same command goes on with the cells that are left"):
+    with interruptible("the same command goes on with the cells that are left"):
         results = run_again(names, out, jobs=jobs, backend=backend)
     for name, result in results.items():
         failed = f", {len(result['failed'])} cells failed" if result["failed"] else ""
@@ -305,7 +294,7 @@ def download(name: Annotated[str, typer.Argument(help="mnist")]) -> None:
 
     if name != "mnist":
         raise ValueError(f"unknown data set {name!r}; known: mnist (digits needs no download)")
-    with _interruptible("the same command starts anew"):
+    with interruptible("the same command starts anew"):
         typer.echo(f"MNIST is in {download_mnist()}")
 
 
@@ -321,77 +310,6 @@ def render(
     from poflow_lite.training import resolve_device
 
     rendered = load_scene(scene, size, resolve_device(device))
-    with _interruptible("the same command goes on from the last part"):
+    with interruptible("the same command goes on from the last part"):
         path = render_file(rendered, out)
     typer.echo(f"{len(rendered.space):,} images of {rendered.name} are in {path}")
-
-
-@lessons.command()
-def execute(paths: Lessons = None) -> None:
-    """Run lessons in a fresh kernel and save their outputs: this, and nothing else, makes what is committed."""
-    from poflow_lite import course
-
-    with _interruptible("the lessons that were named are saved, the others as they were"):
-        for path in paths or course.find_lessons():
-            typer.echo(f"{path.name}: {course.execute(path):.0f} s")
-    _lint(paths)
-
-
-@lessons.command()
-def lint(paths: Lessons = None) -> None:
-    """Say what is wrong with lessons as they are committed, a line each."""
-    _lint(paths)
-
-
-def _lint(paths: list[Path] | None) -> None:
-    from poflow_lite import course
-
-    problems = [f"{path.name}: {problem}" for path in paths or course.find_lessons() for problem in course.lint(path)]
-    for problem in problems:
-        typer.echo(problem)
-    if problems:
-        raise ValueError(f"{len(problems)} problems in the lessons: the lines above say which")
-
-
-@lessons.command()
-def results(out: Annotated[Path, typer.Argument(help="Folder to write to.")] = Path("docs/results")) -> None:
-    """Write a page with table and figure for every record of data/results."""
-    from poflow_lite.studies.records import publish
-
-    for path in publish(out):
-        typer.echo(path)
-
-
-@lessons.command()
-def build(
-    out: Annotated[Path, typer.Argument(help="Folder to write to.")],
-    kind: Annotated[str, typer.Option("--kind", help="student, solutions, teacher or pages.")] = "student",
-    notebooks: Annotated[Path, typer.Option("--notebooks", help="Folder of the lessons.")] = Path("notebooks"),
-) -> None:
-    """Write the lessons for students (no solutions, no outputs), with solutions, or for teachers."""
-    from poflow_lite import course
-
-    for path in course.build(course.find_lessons(notebooks), out, kind):
-        typer.echo(path)
-
-
-@lessons.command()
-def play(out: Annotated[Path, typer.Argument(help="Folder to write to.")]) -> None:
-    """Write the page that runs a trained model in the browser; ``python -m http.server`` in OUT shows it."""
-    from poflow_lite.course.play import write
-
-    for path in write(out):
-        typer.echo(path)
-
-
-@lessons.command()
-def site(
-    out: Annotated[Path, typer.Argument(help="Folder to write to.")],
-    notebooks: Annotated[Path, typer.Option("--notebooks", help="Folder of the lessons.")] = Path("notebooks"),
-) -> None:
-    """Write the course as a web site: lessons with their outputs, results, the package; nothing is executed."""
-    from poflow_lite import course
-
-    with _interruptible("the same command starts anew"):
-        for line in course.build_site(out, notebooks=notebooks):
-            typer.echo(line)
