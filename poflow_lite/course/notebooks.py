@@ -17,7 +17,7 @@ from poflow_lite.plotting.sliders import PLAYERS
 # What pip installs where the package is missing, such as "git+https://…": an address of yours; `build` writes it into
 # the lessons. None is invented here, since whoever registers it would run code on the machines of all who take part.
 SOURCE: str | None = None
-BUILDS = ("student", "solutions", "teacher", "pages")
+BUILDS = ("student", "solutions", "teacher", "pages", "nbgrader")
 
 _SETUP = """\
 import subprocess
@@ -43,6 +43,26 @@ _METADATA = {
         "pygments_lexer": "ipython3",
     },
 }
+_CONFIG = """\
+from nbgrader.converters import Autograde
+from nbgrader.preprocessors import DeduplicateIds
+
+
+class CountOneCopy(DeduplicateIds):
+    # nbgrader leaves empty metadata on a cell that a student copied, and then stops at them as too old.
+    def preprocess_cell(self, cell, resources, index):
+        cell, resources = super().preprocess_cell(cell, resources, index)
+        if not cell.metadata.get("nbgrader", True):
+            del cell.metadata["nbgrader"]
+        return cell, resources
+
+
+steps = Autograde.sanitize_preprocessors.default()
+c = get_config()
+c.CourseDirectory.course_id = "poflow_lite"
+c.ExecutePreprocessor.timeout = 600
+c.Autograde.sanitize_preprocessors = [CountOneCopy if step is DeduplicateIds else step for step in steps]
+"""
 _HEADER_FIELDS = ("**You will**", "**Before this**", "**Notation**", "**Run time**", "**Needs**")
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -109,11 +129,13 @@ def execute(path: str | Path, timeout: int = 600) -> float:
 
 
 def build(paths: Iterable[str | Path], out: str | Path, kind: str = "student") -> list[Path]:
-    """Write lessons into another folder, for "student", "solutions", "teacher" or "pages"; return the files written.
+    """Write lessons into another folder, for one of :data:`BUILDS`; return the files written.
 
     Students get no solutions (nbgrader's stubs, unfolded), no outputs, no answers of the quiz, no notes for teachers;
     "solutions" is the lesson without its outputs, "teacher" the lesson as it is, "pages" what students get with the
-    outputs of all cells but the exercises. All get the set-up cell of today.
+    outputs of all cells but the exercises. "nbgrader" is a course of sheets with the exercises alone, so that grading
+    need not train what a lesson trains: run `nbgrader generate_assignment NAME` in the folder. All get the set-up cell
+    of today.
 
     Raises:
         ValueError: for another kind, or a folder that holds one of the lessons.
@@ -131,11 +153,42 @@ def build(paths: Iterable[str | Path], out: str | Path, kind: str = "student") -
         for cell in notebook.cells:
             if 'find_spec("poflow_lite")' in cell.source:
                 cell.source = setup_cell()
-        if kind != "teacher":
+        if kind == "nbgrader":
+            notebook.cells = _sheet(notebook.cells)
+        elif kind != "teacher":
             _strip(notebook, kind)
-        write_atomically(out / path.name, lambda temporary, notebook=notebook: nbformat.write(notebook, temporary))
-        written.append(out / path.name)
+        target = prepare_folder(out / "source" / path.stem) / path.name if kind == "nbgrader" else out / path.name
+        write_atomically(target, lambda temporary, notebook=notebook: nbformat.write(notebook, temporary))
+        written.append(target)
+    if kind == "nbgrader":
+        write_atomically(out / "nbgrader_config.py", lambda temporary: temporary.write_text(_CONFIG, encoding="utf-8"))
     return written
+
+
+def _sheet(cells: list[Any]) -> list[Any]:
+    """Set-up, imports and the exercises of a lesson; cells in which experiments are made belong to the lesson."""
+    from nbformat.v4 import new_markdown_cell
+
+    setup, imports = [cell for cell in cells if cell.cell_type == "code"][:2]
+    title, inside = re.search(r"^# (.+)$", cells[0].source, re.MULTILINE)[1], False
+    told = f"# {title}: exercises\n\nExperiments are made in the lesson; this sheet is handed in."
+    kept = [new_markdown_cell(told, id="sheet"), setup, imports]
+    for cell, after in itertools.pairwise(cells):
+        if cell.cell_type == "code":
+            graded = after.metadata.get("nbgrader", {}).get("grade") and after.cell_type == "code"
+            kept += [cell] if inside and (graded or cell.metadata.get("nbgrader", {}).get("grade")) else []
+            continue
+        text = ""
+        for part in re.split(r"^(?=##? )", cell.source, flags=re.MULTILINE):
+            if heading := re.match(r"##? (?:\d+ · )?(.*)", part):
+                inside = heading[1].startswith("Exercises")
+            text += part if inside else ""
+        if text.strip():
+            cell.source = text.strip()
+            kept.append(cell)
+    for cell in (cell for cell in kept if cell.cell_type == "code"):
+        cell.update(outputs=[], execution_count=None)
+    return kept
 
 
 def _strip(notebook: Any, kind: str) -> None:
