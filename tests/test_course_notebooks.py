@@ -181,7 +181,8 @@ def test_the_students_build_holds_no_solution_output_answer_or_note(path, tmp_pa
 @pytest.mark.enable_socket
 def test_a_source_that_is_set_is_written_into_every_build(tmp_path, monkeypatch):
     before = course.setup_cell()
-    path = write(tmp_path / "00-x.ipynb", new_code_cell(before), new_code_cell("x = 1"))
+    cells = new_markdown_cell("# T"), new_code_cell(before), new_code_cell("x = 1")
+    path = write(tmp_path / "00-x.ipynb", *cells)
     monkeypatch.setattr(course.notebooks, "SOURCE", "git+https://ours")
     for kind in course.BUILDS:
         (built,) = course.build([path], tmp_path / kind, kind)
