@@ -1,4 +1,4 @@
-"""What surrounds the package: workflows and hooks name commands and files that exist, and the lock fits what is asked."""
+"""What surrounds the package: workflows and hooks name what exists, and the lock fits what is asked for."""
 
 import json
 import re
