@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import time
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -123,6 +124,19 @@ def test_executing_saves_outputs_drops_widget_views_and_every_picture_reaches_re
     assert [sorted(output.data) for output in saved.cells[1].outputs] == [["text/html", "text/plain"]] * 3
     assert exported_alts(saved) == ["a rise &amp; a fall", "it moves", "at a time"]
     assert 'class="poflow-player"' in saved.cells[1].outputs[2].data["text/html"]  # sliders work without a kernel
+
+
+@pytest.mark.enable_socket
+def test_the_time_of_a_lesson_leaves_out_what_its_readers_do_not_wait_for(tmp_path):
+    slow = (
+        "import time\nfrom poflow_lite import plotting\ndraw = lambda t: time.sleep(0.5) or plotting.figure(1, 1)[0]\n"
+    )
+    path = write(tmp_path / "00-x.ipynb", new_code_cell(f'{slow}p.explore(draw, "x", t=[1, 2, 3, 4])'))
+    began = time.perf_counter()
+    seconds = course.execute(path)
+    assert time.perf_counter() - began - seconds > 2.0  # four pictures of the player
+    (output,) = nbformat.read(path, as_version=4).cells[0].outputs
+    assert output.metadata == {}
 
 
 @every_lesson

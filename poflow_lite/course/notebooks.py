@@ -94,10 +94,11 @@ def recorded(name: str) -> dict[str, Any]:
 
 
 def execute(path: str | Path, timeout: int = 600) -> float:
-    """Run a lesson top to bottom in a fresh kernel and save its outputs in place; return the seconds it took.
+    """Run a lesson top to bottom in a fresh kernel and save its outputs in place; return the seconds that it took.
 
     Sliders are kept as players (:func:`plotting.player.player`): without a live kernel their views are broken links.
-    The time is kept in the notebook's metadata so that :func:`lint` can hold the header to it.
+    The time, but for that of drawing players, which no reader does, is kept in the notebook's metadata so that
+    :func:`lint` can hold the header to it.
 
     Raises:
         ValueError: if a cell fails; the message shows its error. The file is left as it was.
@@ -118,6 +119,7 @@ def execute(path: str | Path, timeout: int = 600) -> float:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
+            seconds -= sum(output.get("metadata", {}).pop(PLAYERS, 0.0) for output in cell.outputs)
             data = [(output, output.get("data", {})) for output in cell.outputs]
             cell.outputs = [output for output, kinds in data if not kinds.pop(_WIDGET, None) or "text/html" in kinds]
     notebook.metadata = {**_METADATA, "poflow": {"seconds": round(seconds, 1)}}

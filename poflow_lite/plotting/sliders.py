@@ -78,8 +78,10 @@ def explore(
             rows[-1] = ipywidgets.HBox([slider, button])
     # One output in two forms: a front end without widgets, or without this kernel, shows the figure.
     view = ipywidgets.VBox([*rows, picture])._repr_mimebundle_()
+    began = time.perf_counter()
     page = player(draw, pairs, index, labels, play, first) if os.environ.get(PLAYERS) else first
-    display({**view, "text/html": page, "text/plain": f"[figure] {alt}"}, raw=True)
+    spent = {PLAYERS: time.perf_counter() - began}  # not by those who only run the lesson
+    display({**view, "text/html": page, "text/plain": f"[figure] {alt}"}, metadata=spent, raw=True)
 
 
 def _pairs(values: Sequence[Any] | Mapping[str, Any]) -> list[tuple[str, Any]]:
