@@ -128,9 +128,7 @@ def test_executing_saves_outputs_drops_widget_views_and_every_picture_reaches_re
 
 @pytest.mark.enable_socket
 def test_the_time_of_a_lesson_leaves_out_what_its_readers_do_not_wait_for(tmp_path):
-    slow = (
-        "import time\nfrom poflow_lite import plotting\ndraw = lambda t: time.sleep(0.5) or plotting.figure(1, 1)[0]\n"
-    )
+    slow = "import time\nfrom poflow_lite import plotting as p\ndraw = lambda t: time.sleep(0.5) or p.figure(1, 1)[0]\n"
     path = write(tmp_path / "00-x.ipynb", new_code_cell(f'{slow}p.explore(draw, "x", t=[1, 2, 3, 4])'))
     began = time.perf_counter()
     seconds = course.execute(path)
