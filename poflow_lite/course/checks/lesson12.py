@@ -1,4 +1,4 @@
-"""Checks of lesson 12, beyond: logistic noise, the price of spikes, targets of flow matching, circulation."""
+"""Checks of lesson 12, beyond: when a field pays, motions as isometries, a claim that one success refutes."""
 
 import math
 
@@ -8,66 +8,59 @@ from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubl
 
 
 @Exercise
-def logistic_noise(f: Function) -> Claims:
-    """f(u) -> same shape: logistic noise from uniform numbers, so that a spike is on with probability σ(l)."""
-    u = torch.linspace(0.02, 0.98, 97).double()
-    found = f(u)
-    yield found, (97,), "It is a number for each u"
-    hint = "At u = ½ a fair coin pushes neither way: log u minus log(1 - u); one logarithm, or one Gumbel, is lopsided"
-    yield found[48], 0.0, hint
-    yield (found.diff() > 0).all(), "The noise must rise with u: log u - log(1 - u), and not the reverse"
-    yield torch.sigmoid(found), u, "σ(noise) must give u back: no factor, natural logarithms"
-    return "turns a spike on with probability σ(l)"
+def best_spike(f: Function) -> Claims:
+    """f(saving, weight, activity) -> same shape: the q that minimises weight · KL(q ‖ activity) - saving · q."""
+    saving = torch.linspace(-10, 20, 13).double()
+    found = f(saving, 10.0, 0.2)
+    yield found, (13,), "One q for each saving, of the same shape"
+    yield (found >= 0).all() and (found <= 1).all(), "It is a probability, between 0 and 1"
+    yield f(doubles(0.0), 10.0, 0.2), doubles(0.2), "A field that saves nothing keeps the prior share"
+    yield (found.diff() > 0).all(), "The more a field saves, the likelier it is on: mind the sign of the saving"
+    hint = "At a saving of weight · log((1 - π)/π) a field is on in half of the films: is the KL weighted?"
+    yield f(doubles(10 * math.log(4)), 10.0, 0.2), doubles(0.5), hint
+    yield f(doubles(30 * math.log(4)), 30.0, 0.2), doubles(0.5), hint
+    yield f(doubles(10 * math.log(9)), 10.0, 0.1), doubles(0.5), "activity is an argument: do not fix it"
+    q = torch.linspace(0.001, 0.999, 999).double()[:, None]
+    price = 10 * (q * (q / 0.2).log() + (1 - q) * ((1 - q) / 0.8).log()) - saving * q
+    hint = "No other q may be cheaper: weight · (logit q - logit π) - saving must vanish, natural logarithms"
+    yield found, q[price.argmin(0), 0], hint, 2e-3
+    return "weighs what a field saves against what its spike costs"
 
 
 @Exercise
-def spike_kl(f: Function) -> Claims:
-    """f(q (B, M), p) -> (B,): Σ_m KL(Bernoulli(q_m) ‖ Bernoulli(p)), nats."""
-    hint = "With q = p there is nothing to pay, for each sequence: (B,)"
-    yield f(torch.full((3, 4), 0.2).double(), 0.2), [0.0] * 3, hint
-    q = doubles([0.9], [0.01])
-    found, on, off = f(q, 0.2), q[:, 0], 1 - q[:, 0]
-    yield (found > 0).all(), "A divergence is positive where q ≠ p: both states count, on and off; mind the sign"
-    expected = on * (on / 0.2).log() + off * (off / 0.8).log()
-    yield found, expected, "q log(q/p) + (1-q) log((1-q)/(1-p)), natural logarithms. KL(p ‖ q) is another number"
-    yield f(q.expand(2, 5), 0.2), 5 * expected, "Five fields pay five times as much: sum over m, no mean"
-    fair = math.log(2) + on * on.log() + off * off.log()
-    yield f(q, 0.5), fair, "p is an argument: do not fix it at the value of the lesson"
-    return "charges every field for what it says"
+def isometry(f: Function) -> Claims:
+    """f(start (N, d), end (N, d)) -> (d, d): the orthogonal Q with the least Σ ‖Q start_i - end_i‖²."""
+    start, eye = normal(40, 4), torch.eye(4).double()
+    turn = normal(4, 4, seed=1)
+    Q = torch.matrix_exp(turn - turn.T)  # a rotation
+    found = f(start, start @ Q.T + 0.5 * normal(40, 4, seed=2))
+    yield found, (4, 4), "It is a matrix, (d, d)"
+    yield found @ found.T, eye, "Q must be orthogonal, Q Qᵀ = I, even where the ends are noisy: no least squares alone"
+    yield f(start, start), eye, "Where nothing moves it is the identity"
+    yield f(start, start @ Q.T), Q, "It must carry start to end. Is it transposed, or from end to start?"
+    mirror = torch.diag(doubles(-1, 1, 1, 1))
+    yield f(start, start @ mirror), mirror, "Reflections are allowed: no sign may be forced"
+    yield f(start, 3 * start @ Q.T), Q, "Ends three times as far change no orthogonal Q: drop the singular values"
+    end = normal(40, 4, seed=3)
+    best = f(start, end)
+    errors = [(start @ best.T - end).square().sum()]
+    for seed in range(20):
+        turn = normal(4, 4, seed=seed + 10)
+        errors.append((start @ (best @ torch.matrix_exp(0.1 * (turn - turn.T))).T - end).square().sum())
+    yield min(errors) == errors[0], "No orthogonal matrix near it may have a smaller error"
+    return "finds the rigid motion between two clouds of pairs"
 
 
 @Exercise
-def matching_target(f: Function) -> Claims:
-    """f(start (B, d), end (B, d), tau (B,)) -> (2, B, d): point on the line at τ, and velocity there."""
-    (start, end), zero = normal(2, 4, 3), torch.zeros(4).double()
-    found = f(start, end, zero)
-    yield found, (2, 4, 3), "Stack point and velocity, (2, B, d)"
-    yield found[0], start, "At τ = 0 the point is the start: which end does τ weigh?"
-    yield f(start, end, zero + 1)[0], end, "At τ = 1 the point is the end"
-    hint = "The velocity is end - start, in this order, for a whole frame: no factor τ or 1 - τ, no unit length"
-    yield found[1], end - start, hint
-    tau = doubles(0.25, 0.5, 0.75, 0.1)[:, None]
-    point, velocity = f(start, end, tau[:, 0])
-    yield velocity, end - start, "The velocity on a straight line is the same at every τ"
-    yield point, (1 - tau) * start + tau * end, "(1 - τ) start + τ end, each row with its own τ: tau[:, None]"
-    return "needs no simulation"
-
-
-@Exercise
-def circulation(f: Function) -> Claims:
-    """f(values (n, d), corners (n, d)) -> (): Σ_i v_i · (c_{i+1} - c_i) around a closed polygon."""
-    angle = torch.arange(12).double() * math.pi / 6
-    corners = torch.stack([2 * angle.cos(), angle.sin()], 1)
-    following = corners.roll(-1, 0)
-    turning = 0.5 * (corners + following).flip(1) * doubles(-1, 1)  # v = (-y, x) at the middle of each edge
-    twice = (corners[:, 0] * following[:, 1] - corners[:, 1] * following[:, 0]).sum()  # the area inside
-    constant, found = f(doubles(1, -2).expand(12, 2), corners), f(turning, corners)
-    yield constant, (), "It is one number for the whole loop, shape ()"
-    hint = "A constant field does no work: the last edge goes back to the first corner, the sign of each edge counts"
-    yield constant, 0.0, hint
-    yield found > 0, "Turning with the loop is positive: an edge is the next corner minus this one"
-    hint = "For v = (-y, x) it is twice the area inside: a sum over edges and coordinates, no mean, no unit vectors"
-    yield found, twice, hint
-    lifted = (torch.nn.functional.pad(part, (0, 1), value=1.0) for part in (turning, corners))
-    yield f(*lifted), twice, "It must work in any dimension: dot products, not the plane's cross"
-    return "is what no gradient has"
+def gradients_alone(f: Function) -> Claims:
+    """f() -> (2, 2): three and three, six gradients; purity, mean error ÷ no motion with a stranger's g."""
+    found = f().double()
+    yield found, (2, 2), "A row for each model, three and three, then six gradients; columns: purity, error"
+    (purity, error), (own, own_error) = found
+    yield (found[:, 0] >= 0.3).all() and (found[:, 0] <= 1).all(), "Purity is a share, between 1/3 and 1"
+    yield ((found[:, 1] > 0.1) & (found[:, 1] < 3)).all(), "The error is divided by that of no motion: 0.1 to 3"
+    yield purity > 0.6 and error < 0.9, "The live model of section 2 sorts and predicts: is it the first row?"
+    hint = "These gradients did not sort. One failure proves no 'cannot': try another seed, three in all"
+    yield own > 0.8, hint
+    yield own_error < 0.9, "They sort but do not predict, so the claim stands: is the error that with a stranger's g?"
+    return "refutes a 'cannot' with one success"
