@@ -326,7 +326,7 @@ def fit_operators(
     images: int = 2000,
     seed: int = 0,
 ) -> dict[str, LatentOperator]:
-    """All operators of a trained model by name, fitted on training sequences only, and its own motion if it has one.
+    """All operators of a trained model by name, fitted on training sequences only, and its own motion if k drives one.
 
     Args:
         model: trained; its own rollout joins by the name in ``model.motion``, such as "flow" or "roll".
@@ -339,7 +339,8 @@ def fit_operators(
     chosen = OPERATORS if operators is None else operators
     found = {name: fit(model, training, latents) for name, fit in chosen.items()}
     motion = getattr(model, "motion", None)
-    return found | ({motion: model} if motion else {})
+    told = getattr(model, "names_k", None) is not False  # what moves by coefficients is not told k
+    return found | ({motion: model} if motion and told else {})
 
 
 def with_operator(model: Any, operator: LatentOperator) -> Any:
