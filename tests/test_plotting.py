@@ -186,7 +186,7 @@ def test_on_a_page_a_figure_with_sliders_has_all_its_pictures_and_needs_no_kerne
         return fig
 
     monkeypatch.setenv(sliders.PLAYERS, "1")
-    monkeypatch.setattr("IPython.display.display", lambda data, raw: seen.append(data["text/html"]))
+    monkeypatch.setattr("IPython.display.display", lambda data, raw, metadata: seen.append(data["text/html"]))
     offered = {"left": {"few </b>": 10, "many": 200}, "t": range(3), "fixed": [77]}
     plotting.explore(colored, "a colour", {"t": 1}, {"t": "time"}, "t", **offered)
     data = json.loads(re.search('<script type="application/json">(.*?)</script>', seen[0])[1])

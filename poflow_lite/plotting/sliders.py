@@ -78,10 +78,12 @@ def explore(
             rows[-1] = ipywidgets.HBox([slider, button])
     # One output in two forms: a front end without widgets, or without this kernel, shows the figure.
     view = ipywidgets.VBox([*rows, picture])._repr_mimebundle_()
-    began = time.perf_counter()
-    page = player(draw, pairs, index, labels, play, first) if os.environ.get(PLAYERS) else first
-    spent = {PLAYERS: time.perf_counter() - began}  # not by those who only run the lesson
-    display({**view, "text/html": page, "text/plain": f"[figure] {alt}"}, metadata=spent, raw=True)
+    page, told = first, {}
+    if os.environ.get(PLAYERS):
+        began = time.perf_counter()
+        page = player(draw, pairs, index, labels, play, first)
+        told = {"metadata": {PLAYERS: time.perf_counter() - began}}  # not spent by those who only run the lesson
+    display({**view, "text/html": page, "text/plain": f"[figure] {alt}"}, raw=True, **told)
 
 
 def _pairs(values: Sequence[Any] | Mapping[str, Any]) -> list[tuple[str, Any]]:
