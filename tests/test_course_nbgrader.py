@@ -67,7 +67,7 @@ def test_a_sheet_is_generated_and_gives_points_for_right_answers_alone(api, name
     told = api.generate_assignment(name)
     assert told["success"], told.get("log")
     released = (Path(api.coursedir.root) / "release" / name / f"{name}.ipynb").read_text()
-    assert not re.search("SOLUTION|<summary>Answer|Misconceptions|Marking", released)
+    assert not re.search("SOLUTION|<summary>Answer|Misconceptions|Marking|cellView|source_hidden", released)
     right = solutions(name)
     points = graded(api, name, "right", lambda cells: answer(cells, right))
     assert len(points) >= 3

@@ -47,7 +47,7 @@ def test_what_is_missing_is_said_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(site, "find_spec", lambda name: True)
     with pytest.raises(FileNotFoundError, match=r"^no docs/site in .*: run this in the repository's root$"):
         course.build_site(tmp_path / "out", tmp_path)
-    monkeypatch.setattr(site, "_MATHJAX", Path("docs/site/nowhere.js"))
+    monkeypatch.setattr(site, "MATHJAX", Path("docs/site/nowhere.js"))
     with pytest.raises(FileNotFoundError, match=r"^no MathJax: run `npm ci` in docs/site"):
         course.build_site(tmp_path / "out", ROOT)
     assert not (tmp_path / "out").exists()
@@ -83,7 +83,7 @@ def test_the_teachers_page_collects_notes_without_marks(tmp_path):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The site, with a lesson whose sliders and animation were executed now."""
-    if MISSING or not (ROOT / site._MATHJAX).exists():
+    if MISSING or not (ROOT / site.MATHJAX).exists():
         pytest.skip(f"no {', '.join(MISSING) or 'MathJax'}: pip install '.[site]', and npm ci in docs/site")
     folder = tmp_path_factory.mktemp("site")
     lessons = shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))

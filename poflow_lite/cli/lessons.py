@@ -53,10 +53,10 @@ def results(out: Annotated[Path, typer.Argument(help="Folder to write to.")] = P
 @lessons.command()
 def build(
     out: Annotated[Path, typer.Argument(help="Folder to write to.")],
-    kind: Annotated[str, typer.Option("--kind", help="student, solutions, teacher or pages.")] = "student",
+    kind: Annotated[str, typer.Option("--kind", help="student, solutions, teacher, pages or nbgrader.")] = "student",
     notebooks: Annotated[Path, typer.Option("--notebooks", help="Folder of the lessons.")] = Path("notebooks"),
 ) -> None:
-    """Write the lessons for students (no solutions, no outputs), with solutions, or for teachers."""
+    """Write the lessons for students (no solutions, no outputs), with solutions, for teachers, or as graded sheets."""
     from poflow_lite import course
 
     for path in course.build(course.find_lessons(notebooks), out, kind):

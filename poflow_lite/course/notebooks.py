@@ -190,7 +190,15 @@ def _sheet(cells: list[Any]) -> list[Any]:
             kept.append(cell)
     for cell in (cell for cell in kept if cell.cell_type == "code"):
         cell.update(outputs=[], execution_count=None)
+        _unfold(cell)
     return kept
+
+
+def _unfold(cell: Any) -> None:
+    """Open a solution, which is folded in the lesson, for the student who is to write it."""
+    if cell.metadata.get("nbgrader", {}).get("solution"):
+        cell.metadata.pop("cellView", None)
+        cell.metadata.get("jupyter", {}).pop("source_hidden", None)
 
 
 def _strip(notebook: Any, kind: str) -> None:
@@ -213,9 +221,7 @@ def _strip(notebook: Any, kind: str) -> None:
             cell.source, section = _without_answers(cell.source, section)
             kept += [cell] if cell.source else []
         elif not section.startswith("notes for teachers"):
-            if cell.metadata.get("nbgrader", {}).get("solution"):  # folded in the lesson, open for students
-                cell.metadata.pop("cellView", None)
-                cell.metadata.get("jupyter", {}).pop("source_hidden", None)
+            _unfold(cell)
             kept.append(cell)
     notebook.cells = kept
 

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from poflow_lite.course.notebooks import build, find_lessons
+from poflow_lite.course.slides import MATHJAX
 from poflow_lite.datasets.places import PACKAGE
 from poflow_lite.io import prepare_folder
 
 _PACKAGES = ("sphinx", "myst_nb", "sphinx_book_theme", "nbgrader")
-_MATHJAX = Path("docs/site/node_modules/mathjax/es5/tex-svg-full.js")
 _ROOM = """\
 # {room}
 
@@ -64,7 +64,7 @@ def build_site(out: str | Path, root: str | Path = ".", notebooks: str | Path = 
     root = Path(root)
     if not (root / "docs/site/conf.py").exists():
         raise FileNotFoundError(f"no docs/site in {root.resolve()}: run this in the repository's root")
-    if not (root / _MATHJAX).exists():
+    if not (root / MATHJAX).exists():
         raise FileNotFoundError("no MathJax: run `npm ci` in docs/site, the one step that needs a network")
     lessons, out = find_lessons(notebooks), prepare_folder(out)
     told = []
@@ -106,7 +106,7 @@ def lay_out(root: Path, lessons: list[Path], tree: Path) -> Path:
     shutil.copytree(
         root / "docs/site", tree, ignore=shutil.ignore_patterns("node_modules", "package*.json", "_*cache*")
     )
-    shutil.copy(root / _MATHJAX, tree / "_static/mathjax.js")
+    shutil.copy(root / MATHJAX, tree / "_static/mathjax.js")
     for folder in ("docs/results", "data/results", "examples"):
         shutil.copytree(root / folder, tree / folder)
     pictures = [path.relative_to(root) for path in (root / "docs").glob("*.*") if path.suffix in (".png", ".gif")]

@@ -19,6 +19,7 @@ from poflow_lite.io import prepare_folder, write_atomically
 
 REVEAL, MATHJAX = Path("docs/site/node_modules/reveal.js"), Path("docs/site/node_modules/mathjax/es5/tex-svg-full.js")
 _FILES = ("dist/reveal.js", "dist/reveal.css", "dist/theme/white.css", "plugin/notes/notes.js", "LICENSE")
+_PARAGRAPH = "\n\n"
 _OMITTED = ("Exercises", "Quiz", "Further reading", "Notes for teachers")
 _PAGE = """\
 <!doctype html>
@@ -102,8 +103,6 @@ def outline(notebook: dict[str, Any]) -> list[Slide]:
         if kind == "heading":
             level = "h1" if len(slides) == 1 else "h2"
             slides.append(Slide(content, [f"<{level}>{_inline(content)}</{level}>"]))
-        elif slides[-1].section.endswith(_OMITTED):
-            continue
         elif kind == "prose":
             _add_prose(slides, content)
         else:
@@ -176,7 +175,7 @@ def _markdown(text: str) -> str:
 
 
 def _html(slide: Slide) -> str:
-    notes = f"<aside class='notes'>{_markdown(chr(10).join(slide.notes))}</aside>" if slide.notes else ""
+    notes = f"<aside class='notes'>{_markdown(_PARAGRAPH.join(slide.notes))}</aside>" if slide.notes else ""
     head = "" if slide.parts[0].startswith("<h") else f"<div class='section'>{_inline(slide.section)}</div>\n"
     parts = "\n".join(slide.parts)
     return f"<section>\n{head}{parts}\n{notes}</section>\n"
