@@ -19,16 +19,16 @@ from poflow_lite.settings import Count, Seed
 from poflow_lite.studies.study import Study, mean_and_spread
 from poflow_lite.training import resolve_device
 
-BETAS = (0.003, 0.01, 0.03, 0.1, 0.3)
+BETAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 OWN: dict[str, tuple[str, tuple[float, ...]] | None] = {
     "beta-vae": None,
-    "factor-vae": ("gamma", (0.03, 0.1, 0.3)),
+    "factor-vae": ("gamma", (0.03, 0.1, 0.3, 1.0)),
     "slow-vae": ("transition", (0.003, 0.01, 0.03)),
-    "topographic-vae": ("capsules", (2, 4, 8)),
+    "topographic-vae": ("capsules", (1, 2, 4, 8)),
     "poflow": ("wave", (0.3, 1.0, 3.0)),
-    "flow-factorized": ("autoencoding", (0.05, 0.2, 0.8)),
+    "flow-factorized": ("autoencoding", (0.0125, 0.05, 0.2, 0.8)),
     "free-flow": ("autoencoding", (0.2, 0.5, 1.0)),
-    "weakly-supervised": ("autoencoding", (0.05, 0.2, 0.8)),
+    "weakly-supervised": ("autoencoding", (0.05, 0.2, 0.8, 3.2)),
     "msp": ("rows", (4, 8, 16)),
 }
 """Model ↦ its own weight and the values that are tried of it; the plain VAE has neither this nor β."""
