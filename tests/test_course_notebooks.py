@@ -8,9 +8,11 @@ from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
+import jupytext
 import nbconvert
 import nbformat
 import pytest
+from jupytext.config import load_jupytext_config
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from poflow_lite import course
@@ -24,6 +26,12 @@ every_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.st
 def write(path, *cells):
     nbformat.write(new_notebook(cells=list(cells)), path)
     return path
+
+
+@every_lesson
+def test_a_lesson_has_its_text_beside_it_for_reviews(path):
+    written = jupytext.writes(jupytext.read(path), "md", config=load_jupytext_config(str(path)))
+    assert written == (path.parent / "text" / f"{path.stem}.md").read_text(), "jupytext --sync notebooks/*.ipynb"
 
 
 @every_lesson

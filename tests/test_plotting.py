@@ -107,6 +107,19 @@ def test_what_is_shown_carries_its_alternative_text_in_html(monkeypatch):
     assert base64.b64decode(images[1][2]) == data
 
 
+def test_pictures_have_a_palette_and_keep_their_shades():
+    fig, axis = plotting.figure()
+    axis.plot([0, 1])
+    hues = np.random.default_rng(0).random((200, 200, 3))  # no palette has so many
+    for colors, mode in ((hues[:3, :3], "P"), (hues, "RGB")):
+        axis.imshow(colors)
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format="png", dpi=160)
+        true, kept = Image.open(buffer).convert("RGB"), Image.open(io.BytesIO(figures.png(fig)))
+        assert kept.mode == mode
+        assert np.abs(np.asarray(true, int) - np.asarray(kept.convert("RGB"), int)).mean() < 1
+
+
 @pytest.fixture
 def shown(monkeypatch):
     """Sliders and what was displayed with them, for ``explore`` of a figure whose title is its arguments."""
