@@ -72,7 +72,7 @@ def _slow_vae(
 
 
 def _topographic_vae(
-    r: Recipe, shape: tuple[int, int, int], transformations: int, *, capsules: Size = 4, neighbours: Size = 3
+    r: Recipe, shape: tuple[int, int, int], transformations: int, *, capsules: Size = 2, neighbours: Size = 3
 ) -> TopographicVAE:
     parts = _networks(r, shape, 2 * r.latent)
     return TopographicVAE(*parts, r.latent, **_shared(r), capsules=capsules, neighbours=neighbours)
@@ -204,6 +204,8 @@ _OWN_DEFAULTS: dict[str, dict[str, Any]] = {
         "prior": "pushforward",
         "beta": 0.1,
     },
+    "weakly-supervised": {"autoencoding": 3.2},
+    "msp": {"beta": 0.01},
 }
 """Where a model's settings or options differ from the shared ones, or from those of its builder."""
 

@@ -28,7 +28,7 @@ OWN: dict[str, tuple[str, tuple[float, ...]] | None] = {
     "poflow": ("wave", (0.3, 1.0, 3.0)),
     "flow-factorized": ("autoencoding", (0.0125, 0.05, 0.2, 0.8)),
     "free-flow": ("autoencoding", (0.2, 0.5, 1.0)),
-    "weakly-supervised": ("autoencoding", (0.05, 0.2, 0.8, 3.2)),
+    "weakly-supervised": ("autoencoding", (0.05, 0.2, 0.8, 3.2, 12.8)),
     "msp": ("rows", (4, 8, 16)),
 }
 """Model ↦ its own weight and the values that are tried of it; the plain VAE has neither this nor β."""
