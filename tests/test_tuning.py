@@ -2,6 +2,7 @@
 
 import pytest
 
+from poflow_lite.course import recorded
 from poflow_lite.experiments import load_run, recipe
 from poflow_lite.studies import report, run_study, tuning
 
@@ -73,20 +74,29 @@ def by_hand():
     return {"study": "tuning", "command": "c", "versions": {}, "machine": "m", "settings": settings, "cells": cells}
 
 
-def test_the_value_with_the_least_mean_over_seeds_is_chosen_by_the_better_operator(by_hand):
-    beta, gamma = tuning.choices(by_hand).to_dict("records")
-    assert (beta["setting"], beta["chosen"]) == ("beta", 0.03)
+def test_errors_are_those_of_the_better_operator_and_values_within_one_per_cent_are_level(by_hand):
+    beta, gamma = tuning.errors(by_hand).to_dict("records")
+    assert (beta["setting"], gamma["setting"]) == ("beta", "gamma")
     assert beta["errors"] == {0.01: [0.4, 0.2], 0.03: [0.25, 0.25]}, "own, which sees a second frame, is left out"
-    assert (gamma["setting"], gamma["chosen"]) == ("gamma", 0.3)
     assert gamma["errors"] == {0.1: [0.25, 0.25], 0.3: [0.1, 0.2]}, "the usual value is among those of beta"
+    assert tuning.level(beta["errors"]) == [0.03]
+    assert tuning.level({1.0: [0.2, 0.3], 2.0: [0.252, 0.252], 4.0: [0.253, 0.253]}) == [1.0, 2.0]
 
 
-def test_the_table_says_what_stands_at_the_edge_and_the_figure_has_a_panel_for_each_setting(by_hand, tmp_path):
-    by_hand["cells"] += [cell(seed, 0.1, 0.1, {"linear": 0.8}) for seed in (0, 1)]
+def test_the_table_says_what_is_level_and_the_figure_has_a_panel_for_each_model(by_hand, tmp_path):
     text = report(tuning.STUDY, by_hand, tmp_path)
-    assert "| factor-vae | beta | 0.03 | 0.01: 0.300 ± 0.141, 0.03: 0.250 ± 0.000, 0.1: 0.800 ± 0.000 |" in text
-    assert "| factor-vae | gamma | 0.3 (edge) |" in text
+    assert "| factor-vae | beta | 0.03 | 0.01: 0.300 ± 0.141, 0.03: 0.250 ± 0.000 |" in text
     assert "made up, 9 steps, seeds 0, 1:" in text
     shown = [axis for axis in tuning.figure(by_hand).axes if axis.get_visible()]
-    assert [axis.get_xlabel() for axis in shown] == ["beta", "gamma"]
-    assert list(shown[0].lines[0].get_ydata()) == pytest.approx([0.3, 0.25, 0.8])
+    assert [axis.get_title() for axis in shown] == ["factor-vae, least 0.25"]
+    lines = [line for line in shown[0].lines if not line.get_label().startswith("_")]
+    assert [line.get_label() for line in lines] == ["beta", "gamma"]
+    assert list(lines[0].get_ydata()) == pytest.approx([1.2, 1.0])
+
+
+def test_every_recipe_has_a_value_that_was_level_with_the_best_and_inside_its_grid():
+    for _, line in tuning.errors(recorded("mnist-10k-tuning.json")).iterrows():
+        usual = recipe("mnist-10k", "lecture", line["model"])
+        value = usual.beta if line["setting"] == "beta" else usual.options[line["setting"]]
+        assert value in tuning.level(line["errors"]), line
+        assert min(line["errors"]) < value < max(line["errors"]), line

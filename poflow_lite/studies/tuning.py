@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from poflow_lite import plotting
 from poflow_lite.experiments import Recipe, load_run, recipe, sequences, train_recipe, validation_errors
@@ -99,37 +98,41 @@ def measure(
 # --- table and figure ---------------------------------------------------------------------------------------------
 
 
-def choices(result: Mapping[str, Any]) -> pd.DataFrame:
-    """A row for each model and setting: "model", "setting", "chosen", and "errors", value ↦ one for each seed.
+def errors(result: Mapping[str, Any]) -> pd.DataFrame:
+    """A row for each model and setting: "model", "setting", and "errors", value ↦ one for each seed.
 
     The error of a training is that of the operator with the least one, mean over transformations, ÷ no motion; "own",
-    which looks at a second frame, is left out. The value with the least mean over seeds is chosen.
+    which looks at a second frame, is left out.
     """
     lines = []
     for model in dict.fromkeys(cell["model"] for cell in result["cells"]):
         runs = [cell for cell in result["cells"] if cell["model"] == model]
         for name in dict.fromkeys(cell["varied"] for cell in runs):
             usual = {cell["weights"]["beta"] for cell in runs if cell["varied"] != "beta"}
-            errors: dict[float, list[float]] = {}
+            found: dict[float, list[float]] = {}
             for cell in runs:
                 if cell["varied"] == name or (name != "beta" and cell["weights"]["beta"] in usual):
                     least = min(error for operator, error in cell["errors"].items() if operator != "own")
-                    errors.setdefault(cell["weights"][name], []).append(least)
-            chosen = min(errors, key=lambda value: mean(errors[value]))
-            lines.append({"model": model, "setting": name, "chosen": chosen, "errors": dict(sorted(errors.items()))})
+                    found.setdefault(cell["weights"][name], []).append(least)
+            lines.append({"model": model, "setting": name, "errors": dict(sorted(found.items()))})
     return pd.DataFrame(lines)
 
 
+def level(tried: Mapping[float, Sequence[float]]) -> list[float]:
+    """The values whose mean over seeds is within 1 % of the least: any of them may be taken."""
+    means = {value: mean(found) for value, found in tried.items()}
+    return [value for value, error in means.items() if error <= 1.01 * min(means.values())]
+
+
 def table(result: Mapping[str, Any]) -> pd.DataFrame:
-    """A row for each model and setting: what was chosen, and the mean ± spread over seeds of every value."""
-    found = choices(result)
+    """A row for each model and setting: which values are level with the best, and mean ± spread over seeds of each."""
+    shown = errors(result)
     texts = [
-        ", ".join(f"{value:g}: {mean_and_spread(errors, '.3f')}" for value, errors in tried.items())
-        for tried in found["errors"]
+        ", ".join(f"{value:g}: {mean_and_spread(found, '.3f')}" for value, found in tried.items())
+        for tried in shown["errors"]
     ]
-    edge = [chosen in (min(tried), max(tried)) for chosen, tried in zip(found["chosen"], found["errors"], strict=True)]
-    shown = found.drop(columns="errors").assign(**{"value: error ÷ no motion": texts})
-    return shown.assign(chosen=[f"{v:g}{' (edge)' * e}" for v, e in zip(found["chosen"], edge, strict=True)])
+    best = [", ".join(f"{value:g}" for value in level(tried)) for tried in shown["errors"]]
+    return shown.drop(columns="errors").assign(**{"within 1 %": best, "value: error ÷ no motion": texts})
 
 
 def notes(result: Mapping[str, Any]) -> list[str]:
@@ -138,31 +141,32 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     return [
         f"{cell['data_set']}, {cell['steps']:,} steps, seeds {', '.join(map(str, result['settings']['seeds']))}: "
         "mean error over transformations ÷ that of no motion, by the operator with the least one (ridge map, the "
-        "model's own motion), mean ± standard deviation over seeds. The least mean is chosen."
+        "model's own motion), mean ± standard deviation over seeds. A recipe takes a value whose mean is within 1 % of "
+        "the least, and none at the edge of its grid: the one it had before, or the nearest to it."
     ]
 
 
 def figure(result: Mapping[str, Any]) -> Figure:
-    """One panel for each setting: error against its values, one line a model."""
-    found = choices(result)
-    names = list(found["setting"].unique())
-    fig, axes = plotting.figure(11, 2.6 * -(-len(names) // 4), -(-len(names) // 4), 4, squeeze=False, sharey=True)
-    models = list(found["model"].unique())
-    for name, axis in zip(names, axes.flat, strict=False):
-        for _, line in found[found["setting"] == name].iterrows():
-            i = models.index(line["model"])
-            means = [mean(errors) for errors in line["errors"].values()]
-            axis.plot(list(line["errors"]), means, color=plotting.COLORS[i % 10], marker=plotting.MARKERS[i % 8], ms=4)
-        axis.set(xscale="log", xlabel=name)
-    for axis in axes.flat[len(names) :]:
+    """One panel for each model: error ÷ the least one against the values of each setting; a band shows what is level."""
+    found, least = errors(result), 0.0
+    models = list(dict.fromkeys(found["model"]))
+    rows, columns = -(-len(models) // 3), min(3, len(models))
+    fig, axes = plotting.figure(3.3 * columns, 2.3 * rows, rows, columns, squeeze=False, sharey=True)
+    for model, axis in zip(models, axes.flat, strict=False):
+        axis.axhspan(1, 1.01, color="0.85", lw=0)
+        for i, (_, line) in enumerate(found[found["model"] == model].iterrows()):
+            least = min(map(mean, line["errors"].values())) if i == 0 else least
+            look = {"color": plotting.COLORS[i], "marker": plotting.MARKERS[i]}
+            means = [mean(seeds) / least for seeds in line["errors"].values()]
+            axis.plot(list(line["errors"]), means, ms=5, label=line["setting"], **look)
+            for value, seeds in line["errors"].items():
+                axis.plot([value] * len(seeds), [e / least for e in seeds], ls="none", ms=3, alpha=0.4, **look)
+        axis.set(xscale="log", title=f"{model}, least {least:.2f}", ylim=(0.96, 1.3))
+        axis.legend(frameon=False, fontsize=9)
+    for axis in axes.flat[len(models) :]:
         axis.set_visible(False)
     for axis in axes[:, 0]:
-        axis.set_ylabel("error ÷ no motion")
-    handles = [
-        Line2D([], [], color=plotting.COLORS[i % 10], marker=plotting.MARKERS[i % 8], label=model)
-        for i, model in enumerate(models)
-    ]
-    fig.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+        axis.set_ylabel("error ÷ the least of β")
     return fig
 
 
