@@ -12,6 +12,7 @@ import pytest
 from poflow_lite import course
 
 LESSONS = course.find_lessons(Path(__file__).parent.parent / "notebooks")
+NAMES = [path.stem for path in LESSONS]
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +31,11 @@ def api(tmp_path_factory):
         yield NbGraderAPI(config=config)
 
 
-def solutions(name):
-    """grade_id ↦ solution of a sheet."""
+def marked(name, kind):
+    """grade_id ↦ source of a sheet's cells that are, for nbgrader, a "solution" or a "grade"."""
     path = next(path for path in LESSONS if path.stem == name)
     cells = nbformat.read(path, as_version=4).cells
-    return {c.metadata.nbgrader.grade_id: c.source for c in cells if c.metadata.get("nbgrader", {}).get("solution")}
+    return {c.metadata.nbgrader.grade_id: c.source for c in cells if c.metadata.get("nbgrader", {}).get(kind)}
 
 
 def graded(api, name, student, change):
@@ -61,29 +62,41 @@ def answer(cells, chosen):
             cell.source = chosen[own]
 
 
+def released(api, name):
+    """The sheet that students get, generated once."""
+    sheet = Path(api.coursedir.root) / "release" / name / f"{name}.ipynb"
+    if not sheet.exists():
+        told = api.generate_assignment(name)
+        assert told["success"], told.get("log")
+    return sheet.read_text()
+
+
 @pytest.mark.enable_socket  # a kernel, on this machine
-@pytest.mark.parametrize("name", [path.stem for path in LESSONS])
-def test_a_sheet_is_generated_and_gives_points_for_right_answers_alone(api, name):
-    told = api.generate_assignment(name)
-    assert told["success"], told.get("log")
-    released = (Path(api.coursedir.root) / "release" / name / f"{name}.ipynb").read_text()
-    assert not re.search("SOLUTION|<summary>Answer|Misconceptions|Marking|cellView|source_hidden", released)
-    right = solutions(name)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sheet_is_generated_and_right_answers_have_all_points(api, name):
+    assert not re.search("SOLUTION|<summary>Answer|Misconceptions|Marking|cellView|source_hidden", released(api, name))
+    right = marked(name, "solution")
     points = graded(api, name, "right", lambda cells: answer(cells, right))
     assert len(points) >= 3
     assert all(score == best for score, best in points.values()), points
-    first, second, *_ = (grade_id for grade_id in right if f"{grade_id}-check" in points)
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("name", NAMES[::4])  # that each check fails what is wrong, test_course_checks.py shows
+def test_wrong_and_empty_answers_have_no_points(api, name):
+    released(api, name)
+    right = marked(name, "solution")
+    first, second, *_ = (grade_id for grade_id in right if f"{grade_id}-check" in marked(name, "grade"))
     some = {first: right[first], second: re.sub(r"\n.*", "\n    return None", right[second], count=1, flags=re.DOTALL)}
     mixed = graded(api, name, "mixed", lambda cells: answer(cells, some))  # one right, one wrong, the others empty
-    assert [score for score, _ in mixed.values() if score] == [points[f"{first}-check"][1]]
+    assert [check for check, (score, _) in mixed.items() if score] == [f"{first}-check"]
 
 
 @pytest.mark.enable_socket
 def test_copied_and_retyped_cells_do_not_spoil_the_grades(api):
-    name = LESSONS[1].stem
-    right = solutions(name)
-    if not (Path(api.coursedir.root) / "release" / name).exists():
-        api.generate_assignment(name)
+    name = NAMES[1]
+    released(api, name)
+    right = marked(name, "solution")
 
     def copied(cells):
         answer(cells, right)
