@@ -253,7 +253,7 @@ def test_a_step_is_timed_in_turns_after_one_that_is_not_counted_and_on_data_that
             order.append(self.name)
             return Losses({"loss": self.weight})
 
-    def sample(size, frames, generator, consecutive):
+    def sample(size, frames, generator):
         now[0] += 50.0 * (generator.initial_seed() not in seen)
         seen.add(generator.initial_seed())
         return torch.zeros(size)

@@ -103,15 +103,18 @@ def test_draws_are_reproducible_and_leave_the_global_state_alone():
 
 
 @pytest.mark.parametrize("drawn", [1, 3, 8])
-@pytest.mark.parametrize("consecutive", [False, True])
-def test_sampled_frames_are_distinct_and_later_than_frame_zero(drawn, consecutive):
-    batch = SEQUENCES.sample(400, drawn, generator(), consecutive)
+@pytest.mark.parametrize("which", ["any", "consecutive", "first_two"])
+def test_sampled_frames_are_distinct_and_later_than_frame_zero(drawn, which):
+    batch = SEQUENCES.sample(400, drawn, generator(), **({} if which == "any" else {which: True}))
     assert batch.frames.shape == (400, drawn + 1, 3, 8, 8)
     assert not batch.times[:, 0].any()
     later = batch.times[:, 1:].sort(1).values
     assert (later.diff(dim=1) > 0).all()
-    assert (later.min(), later.max()) == (1, 8)
-    if consecutive:
+    assert (later.min(), later.max()) == (1, 1 if which == "first_two" and drawn == 1 else 8)
+    if which == "first_two":
+        assert (batch.times[:, 1] == 1).all()
+        assert (batch.times[:, 2:].flatten().bincount(minlength=9)[2:] > 0).all() or drawn == 1
+    if which == "consecutive":
         assert (batch.times[:, 1:].diff(dim=1) == 1).all()
         assert sorted(set(batch.times[:, 1].tolist())) == list(range(1, 8 - drawn + 2))
     assert batch.frame_weights.tolist() == pytest.approx([1] + drawn * [8 / drawn])

@@ -154,7 +154,7 @@ def test_every_model_takes_a_step_on_scenes(model, data, changes):
     settings = recipe(data, "smoke", model, **changes)
     training = experiments.sequences(data, "train", settings)
     built = build_model(model, settings, training.image_shape, len(training.names)).train()
-    batch = training.sample(2, 2, step_generator(0, 0, "data"), built.consecutive)
+    batch = training.sample(2, 2, step_generator(0, 0, "data"), **built.draws)
     loss = built.terms(batch, step_generator(0, 0, "noise")).loss
     loss.backward()
     assert loss.isfinite()

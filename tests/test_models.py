@@ -69,10 +69,10 @@ def build(make_potential):
     return make
 
 
-def batch_of(frames=None, consecutive=False):
+def batch_of(frames=None, **which):
     """Six sequences under all three transformations, all frames or a few of each."""
     sequences = TransformationSequences(torch.rand(6, *SHAPE, generator=generator()), horizon=T)
-    times = sequences.sample(6, frames, generator(1), consecutive).times
+    times = sequences.sample(6, frames, generator(1), **which).times
     return sequences.batch(torch.arange(6), torch.arange(6) % K, times)
 
 
@@ -210,7 +210,7 @@ def test_permuted_dimensions_lose_each_other_and_a_critic_finds_the_total_correl
 
 @pytest.mark.parametrize("frames", [2, 3])
 def test_slow_terms_equal_a_slow_recomputation_of_each_sequence(build, frames):
-    model, batch = build("slow", beta=0.5, rate=3.0, transition=2.0), batch_of(frames, True)
+    model, batch = build("slow", beta=0.5, rate=3.0, transition=2.0), batch_of(frames, consecutive=True)
     terms, noise = model.terms(batch, generator()), torch.randn(6, frames + 1, LATENT, generator=generator())
     for b in range(6):
         coded = [code(model, x, own) for x, own in zip(batch.frames[b], noise[b], strict=True)]
@@ -454,24 +454,28 @@ def test_msp_solves_for_the_matrix_that_moves_its_codes():
 
 
 def test_msp_looks_at_no_k_and_predicts_from_two_frames_what_moves_linearly():
-    model, batch = msp(beta=0.4), batch_of(3, consecutive=True)
+    model, batch = msp(beta=0.4, autoencoding=0.3), batch_of(3, first_two=True)
     terms, other = (model.terms(batch.with_k(k), generator(7)) for k in (batch.k, (batch.k + 1) % K))
     assert torch.equal(terms.loss, other.loss)
     noise = torch.randn(18, 6, generator=generator(7)).view(6, 3, 6)
     for b in range(6):
         codes = model.encode(batch.frames[b])
-        y = model.solve(codes.mean[1:2], codes.mean[2:3])
-        z = codes.mean[:1] + codes.base_dist.scale[:1] * noise[b, :1]
-        path = model.rollout(z, y, range(T + 1)).z[0, batch.times[b]]
-        seen = model.decode(path).log_prob(batch.frames[b]) @ batch.frame_weights
-        kl = gaussian_kl(codes.mean[:1], codes.base_dist.scale[:1])[0]
-        torch.testing.assert_close((terms.reconstruction[b], terms.kl[b]), (seen, kl))
+        y = model.solve(codes.mean[:1], codes.mean[1:2])
+        z, last = (codes.mean[i] + codes.base_dist.scale[i] * noise[b, n] for i, n in ((0, 0), (-1, 2)))
+        path = model.rollout(z[None], y, range(T + 1)).z[0, batch.times[b]]
+        seen = model.decode(path).log_prob(batch.frames[b]) @ torch.tensor([1.0, 1.0, (T - 1) / 2, (T - 1) / 2])
+        kl = gaussian_kl(codes.mean, codes.base_dist.scale)
+        torch.testing.assert_close((terms.reconstruction[b], terms.kl[b]), (seen, kl[0]))
+        elbo = model.decode(last[None]).log_prob(batch.frames[b, -1:])[0] - 0.4 * kl[-1]
+        torch.testing.assert_close(terms.penalties["autoencoding"][b], -0.3 * T * elbo)
+    assert not msp(autoencoding=0.0).terms(batch, generator(7)).penalties
     own = model.infer(batch_of().frames)
     assert (model.names_k, own.shape) == (False, (6, 4))
     with pytest.raises(ValueError, match=r"MSP is moved by matrices y \(6, 4\), as infer\(frames\) gives"):
         model.rollout(torch.randn(6, 6), batch.k, range(2))
-    with pytest.raises(ValueError, match="MSP needs two frames that follow one another besides frame 0"):
-        model.terms(batch_of(1, consecutive=True))
+    for wrong in (batch_of(1, first_two=True), batch_of(2, consecutive=True)):
+        with pytest.raises(ValueError, match=r"MSP needs frames 0 and 1 and one to be predicted.*got times \[0, "):
+            model.terms(wrong)
     for rows, ridge in ((0, 1.0), (2, 0.0)):
         with pytest.raises(ValueError, match="MSP needs at least 1 row and a positive ridge"):
             msp(rows, ridge=ridge)
@@ -485,5 +489,5 @@ def test_no_step_waits_for_its_numbers(name):
     model = build_model(name, settings, training.image_shape, K).to("meta")
     ones = name in ("weakly-supervised", "poflow")  # take one k only
     for there in (training,) if ones else (training, AllAtOnce(training)):
-        batch = there.to("meta").sample(4, 2, generator(), consecutive=model.consecutive).to("meta")
+        batch = there.to("meta").sample(4, 2, generator(), **model.draws).to("meta")
         model.terms(batch).loss.backward()

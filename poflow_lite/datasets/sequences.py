@@ -212,7 +212,13 @@ class Sequences:
             )
 
     def sample(
-        self, size: int, frames: int | None = None, generator: torch.Generator | None = None, consecutive: bool = False
+        self,
+        size: int,
+        frames: int | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        consecutive: bool = False,
+        first_two: bool = False,
     ) -> Batch:
         """A random batch: images and transformations as :meth:`draw` gives them, each sequence with its own k.
 
@@ -221,6 +227,7 @@ class Sequences:
             frames: how many frames to draw without replacement from 1..T, besides frame 0; all of them by default.
             generator: of every draw.
             consecutive: draw frames that follow one another, t, t+1, ..., from a random t in 1..T - frames + 1.
+            first_two: draw frame 1, and the others from 2..T.
         """
         if size < 1:
             raise ValueError(f"a batch needs at least 1 sequence, got {size}")
@@ -232,6 +239,9 @@ class Sequences:
             if consecutive:
                 first = torch.randint(self.horizon - frames + 1, (size, 1), generator=generator)
                 drawn = 1 + first + torch.arange(frames)
+            elif first_two:
+                others = torch.rand(size, self.horizon - 1, generator=generator).argsort(1)[:, : frames - 1] + 2
+                drawn = torch.cat([torch.ones(size, 1, dtype=torch.long), others], 1)
             else:
                 drawn = torch.rand(size, self.horizon, generator=generator).argsort(1)[:, :frames] + 1
             times = torch.cat([torch.zeros(size, 1, dtype=torch.long), drawn], 1)

@@ -78,9 +78,17 @@ def _topographic_vae(
     return TopographicVAE(*parts, r.latent, **_shared(r), capsules=capsules, neighbours=neighbours)
 
 
-def _msp(r: Recipe, shape: tuple[int, int, int], transformations: int, *, rows: Size = 8, columns: Size = 16) -> MSP:
+def _msp(
+    r: Recipe,
+    shape: tuple[int, int, int],
+    transformations: int,
+    *,
+    rows: Size = 8,
+    columns: Size = 16,
+    autoencoding: Weight = 0.5,
+) -> MSP:
     wider = replace(r, latent=rows * columns)
-    return MSP(*_networks(wider, shape), rows, **_shared(r))
+    return MSP(*_networks(wider, shape), rows, **_shared(r), autoencoding=autoencoding)
 
 
 def _poflow(

@@ -93,9 +93,7 @@ _MNIST_10K = {  # networks and batches that learned most in a minute on two core
     "lecture": Recipe(steps=3000, batch_size=64, **_PATCHES),
     "full": Recipe(steps=20_000, batch_size=64, **_PATCHES, likelihood_images=200),
 }
-_MNIST = {
-    "smoke": _SMOKE,
-    "lecture": Recipe(steps=4000),
+_MNIST = _MNIST_10K | {
     "full": Recipe(  # ten minutes on a large GPU, at the speed of a step that was measured there before it was fused
         steps=12_000, batch_size=256, latent=48, channels=(48, 96), hidden=512, likelihood_images=200
     ),

@@ -107,7 +107,7 @@ def train(
             print(f"{run['model']}, seed {seed}, on {training.name}, {notes['device']}")
         fit(
             model,
-            partial(training.to(chosen).sample, batch_size, frames, consecutive=getattr(model, "consecutive", False)),
+            partial(training.to(chosen).sample, batch_size, frames, **getattr(model, "draws", {})),
             schedule,
             seed=seed,
             device=chosen,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +100,7 @@ class SlowVAE(VAE):
         ValueError: for a λ that is not positive and finite, or a γ that is negative or not finite.
     """
 
-    consecutive = True
+    draws: ClassVar[dict[str, bool]] = {"consecutive": True}
 
     def __init__(
         self,
@@ -157,7 +158,7 @@ class TopographicVAE(VAE):
         ValueError: if the capsules do not divide d, or ``neighbours`` is not an odd number that fits into a capsule.
     """
 
-    consecutive = True
+    draws: ClassVar[dict[str, bool]] = {"consecutive": True}
     motion = "roll"
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +19,22 @@ from poflow_lite.objectives import Terms, gaussian_kl, reparameterize
 class MSP(VAE):
     """A VAE whose latents, read as a matrix Z (a, m), move by one matrix from the left: Z_{t+1} = M Z_t.
 
-    M is no parameter. It is solved for, inside the forward pass, from the codes of two frames that follow one another:
+    M is no parameter. It is solved for, inside the forward pass, from the codes of frames 0 and 1:
 
-        M = argmin_M ‖M Z_s - Z_{s+1}‖² + ε ‖M - I‖²
+        M = argmin_M ‖M Z_0 - Z_1‖² + ε ‖M - I‖²
 
     and trained to carry the code of frame 0 to all others, Σ_t E_q[log p(x_t | M^t Z_0)] - β KL(q(Z_0) ‖ N(0, I)). So
     an encoder is learned under which transformations act linearly, and each sequence brings its own action. No k is
     looked at: what :meth:`rollout` takes for y is M itself, as :meth:`infer` gives it.
 
+    A second bound codes later frames by themselves. Without it the encoder speaks of them in a language that nothing
+    ties to that of the decoder: then M may pass a message from one to the other, and be no motion.
+
     Args:
         encoder, decoder, likelihood, beta: as for :class:`VAE`.
         rows: a, the size of M; a divisor of d. The other factor m of d should be at least a, or M is not determined.
         ridge: ε > 0, relative to the mean square of the codes.
+        autoencoding: weight of that bound, T (E_q[log p(x_t | Z_t)] - β KL(q(Z_t) ‖ N(0, I))) at one frame t.
 
     Raises:
         ValueError: for a ridge that is not positive, or rows below 1.
@@ -38,7 +43,7 @@ class MSP(VAE):
     deterministic codes and predictions of the next frames only.
     """
 
-    consecutive = True
+    draws: ClassVar[dict[str, bool]] = {"first_two": True}
     names_k = False
 
     def __init__(
@@ -49,12 +54,13 @@ class MSP(VAE):
         likelihood: str = "bernoulli",
         beta: float = 1.0,
         ridge: float = 1e-3,
+        autoencoding: float = 0.5,
     ):
         super().__init__(encoder, decoder, likelihood, beta)
-        require_weights(ridge=ridge)
+        require_weights(ridge=ridge, autoencoding=autoencoding)
         if rows < 1 or not ridge:
             raise ValueError(f"MSP needs at least 1 row and a positive ridge, got {rows} and {ridge}")
-        self.rows, self.ridge = rows, ridge
+        self.rows, self.ridge, self.autoencoding = rows, ridge, autoencoding
 
     def infer(self, frames: Tensor) -> Tensor:
         """M of sequences (B, n ≥ 2, C, H, W), from frames 0 and 1 alone: (B, a²)."""
@@ -96,19 +102,33 @@ class MSP(VAE):
         return Trajectory(moved, torch.stack(log_det, 1), velocity, y, clock)
 
     def terms(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
-        """The terms of the objective, from frame 0 and drawn frames that follow one another: (B,) each."""
-        batch.require_consecutive("MSP")
-        if batch.frames.shape[1] < 3:
-            raise ValueError("MSP needs two frames that follow one another besides frame 0: draw at least 2")
-        codes = self.encode(batch.frames[:, :3].flatten(0, 1))
+        """The terms of the objective, from frames 0, 1 and drawn ones: (B,) each."""
+        later = _require_first_two(batch)
+        coded = torch.stack([batch.frames[:, 0], batch.frames[:, 1], batch.frames[:, -1]], 1).flatten(0, 1)
+        codes = self.encode(coded)
         mean, scale = (x.unflatten(0, (len(batch), 3)) for x in (codes.mean, codes.base_dist.scale))
-        matrix = self.solve(mean[:, 1], mean[:, 2])
-        start = reparameterize(codes, generator).unflatten(0, (len(batch), 3))[:, 0]
-        path = self.rollout(start, matrix, range(batch.horizon + 1)).z
+        z = reparameterize(codes, generator).unflatten(0, (len(batch), 3))
+        path = self.rollout(z[:, 0], self.solve(mean[:, 0], mean[:, 1]), range(batch.horizon + 1)).z
         drawn = path.take_along_dim(batch.times[..., None], 1)
-        reconstruction = self.decode(drawn).log_prob(batch.frames) @ batch.frame_weights
-        return Terms(reconstruction, gaussian_kl(mean[:, 0], scale[:, 0]), self.beta)
+        truth = torch.cat([batch.frames, batch.frames[:, -1:]], 1)
+        log_likelihood = self.decode(torch.cat([drawn, z[:, 2:]], 1)).log_prob(truth)
+        weights = torch.tensor([1.0, 1.0] + [(batch.horizon - 1) / max(later, 1)] * later).to(truth)
+        kl = gaussian_kl(mean, scale)
+        elbo = log_likelihood[:, -1] - self.beta * kl[:, 2]
+        penalties = {"autoencoding": -self.autoencoding * batch.horizon * elbo} if self.autoencoding else {}
+        return Terms(log_likelihood[:, :-1] @ weights, kl[:, 0], self.beta, penalties)
 
     def _matrix(self, z: Tensor) -> Tensor:
         """Codes (B, d) as matrices (B, a, m)."""
         return z.unflatten(1, (self.rows, -1))
+
+
+def _require_first_two(batch: Batch) -> int:
+    """How many frames there are besides 0 and 1; a ValueError unless these are there, and one to be predicted."""
+    later, times = batch.frames.shape[1] - 2, batch.times
+    if later < min(1, batch.horizon - 1) or (times.device.type == "cpu" and (times[:, 1] != 1).any()):
+        raise ValueError(
+            f"MSP needs frames 0 and 1 and one to be predicted, as sample(..., frames=2, first_two=True) draws them, "
+            f"got times {times[0].tolist()}"
+        )
+    return later

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +31,8 @@ class VAE(nn.Module):
         ValueError: for an unknown likelihood, or a β that is negative or not finite.
     """
 
-    consecutive = False
-    """Whether training asks for frames that follow one another: see :meth:`datasets.Sequences.sample`."""
+    draws: ClassVar[dict[str, bool]] = {}
+    """Which frames training draws: keywords of :meth:`datasets.Sequences.sample`."""
 
     motion: str | None = None
     """What :meth:`rollout` is called in tables; ``None`` for a model that stands still."""

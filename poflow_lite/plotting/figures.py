@@ -76,7 +76,7 @@ def picture(fig: Figure, alt: str) -> str:
 
 
 def png(fig: Figure) -> bytes:
-    """A figure as PNG, as sharp as a page wants it; with a palette, in two fifths of the bytes, unless it has shades."""
+    """A figure as PNG, as sharp as a page wants it; if it has few shades with a palette, in two fifths of the bytes."""
     picture, buffer = _opaque(fig, dpi=160), io.BytesIO()
     if picture.getcolors(SHADES) is not None:
         picture = picture.quantize(256)

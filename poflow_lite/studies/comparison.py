@@ -159,7 +159,7 @@ def step_costs(
     device, taken = torch.device(device), {name: [] for name in models}
     optimizers = {name: torch.optim.Adam(model.to(device).train().parameters()) for name, model in models.items()}
     for step, (name, model) in itertools.product(range(rounds + 1), models.items()):
-        options = {"consecutive": getattr(model, "consecutive", False)}
+        options = getattr(model, "draws", {})
         training.sample(batch_size, frames, step_generator(0, step, "data"), **options)  # a scene remembers it
         began = time.perf_counter()
         batch = training.sample(batch_size, frames, step_generator(0, step, "data"), **options).to(device)

@@ -50,7 +50,7 @@ def settings_at(
 
 
 def noise_batch(settings: Recipe, transformations: int, generator: torch.Generator) -> Batch:
-    """A training batch whose pixels and k are drawn at random: frames 0, 1, ..., S, consecutive to suit all models."""
+    """A training batch whose pixels and k are drawn at random: frames 0, 1, ..., S, which suit all models."""
     size, count = settings.batch_size, settings.frames + 1
     frames = torch.rand(size, count, COLOURS, settings.pixels, settings.pixels, generator=generator)
     k = torch.randint(transformations, (size,), generator=generator)

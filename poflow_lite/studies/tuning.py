@@ -147,7 +147,7 @@ def notes(result: Mapping[str, Any]) -> list[str]:
 
 
 def figure(result: Mapping[str, Any]) -> Figure:
-    """One panel for each model: error ÷ the least one against the values of each setting; a band shows what is level."""
+    """One panel for each model: error ÷ the least one against the values of a setting; in the band they are level."""
     found, least = errors(result), 0.0
     models = list(dict.fromkeys(found["model"]))
     rows, columns = -(-len(models) // 3), min(3, len(models))

@@ -80,4 +80,6 @@ def annealing(f: Function) -> Claims:
     yield (elbo[1] - elbo[0]).abs() < 10, hint
     hint = "Annealing should leave at least as many latents active: is constant β the first row, β = 0 where it starts?"
     yield active[1] >= active[0], hint
-    return "has the counts and bounds of two trainings: a cheap start keeps latents alive, the bounds are a few nats apart"
+    return (
+        "has the counts and bounds of two trainings: a cheap start keeps latents alive, the bounds are a few nats apart"
+    )
