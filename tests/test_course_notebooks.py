@@ -8,11 +8,9 @@ from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
-import jupytext
 import nbconvert
 import nbformat
 import pytest
-from jupytext.config import load_jupytext_config
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from poflow_lite import course
@@ -29,9 +27,9 @@ def write(path, *cells):
 
 
 @every_lesson
-def test_a_lesson_has_its_text_beside_it_for_reviews(path):
-    written = jupytext.writes(jupytext.read(path), "md", config=load_jupytext_config(str(path)))
-    assert written == (path.parent / "text" / f"{path.stem}.md").read_text(), "jupytext --sync notebooks/*.ipynb"
+def test_a_lesson_has_its_text_beside_it_for_reviews(path, tmp_path):
+    (written,) = course.write_texts([path], tmp_path)
+    assert written.read_text() == (path.parent / "text" / written.name).read_text(), "poflow-lite course text"
 
 
 @every_lesson

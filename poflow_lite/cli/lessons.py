@@ -42,6 +42,15 @@ def _lint(paths: list[Path] | None) -> None:
 
 
 @lessons.command()
+def text(out: Annotated[Path, typer.Argument(help="Folder to write to.")] = Path("notebooks/text")) -> None:
+    """Write the text of all lessons as Markdown, in which a reviewer sees what changed (needs Jupytext)."""
+    from poflow_lite import course
+
+    for path in course.write_texts(course.find_lessons(), out):
+        typer.echo(path)
+
+
+@lessons.command()
 def results(out: Annotated[Path, typer.Argument(help="Folder to write to.")] = Path("docs/results")) -> None:
     """Write a page with table and figure for every record of data/results."""
     from poflow_lite.studies.records import publish

@@ -93,6 +93,19 @@ def recorded(name: str) -> dict[str, Any]:
     return json.loads(find("results", name).read_text(encoding="utf-8"))
 
 
+def write_texts(lessons: Iterable[Path], out: str | Path) -> list[Path]:
+    """Write the text of lessons as Markdown, in which a reviewer sees what changed; nothing reads it back."""
+    import jupytext
+
+    written = []
+    for path in lessons:
+        notebook = jupytext.read(path)
+        notebook.metadata = {"jupytext": {"cell_metadata_filter": "tags,-all", "notebook_metadata_filter": "-all"}}
+        written.append(prepare_folder(out) / f"{path.stem}.md")
+        written[-1].write_text(jupytext.writes(notebook, "md"), encoding="utf-8")
+    return written
+
+
 def execute(path: str | Path, timeout: int = 600) -> float:
     """Run a lesson top to bottom in a fresh kernel and save its outputs in place; return the seconds that it took.
 
