@@ -144,7 +144,7 @@ class Sequences:
         if not names or len(set(names)) != len(names):
             raise ValueError(f"each transformation needs a name of its own, got {tuple(names)}: rename or drop some")
         self.names, self.image_shape, self.horizon = tuple(names), tuple(image_shape), horizon
-        self.start, self.name, self.labelled = start, name, labelled
+        self.start, self.name, self.labelled, self.dealt = start, name, labelled, False
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -152,6 +152,12 @@ class Sequences:
     def first(self, count: int) -> Sequences:
         """The same protocol on the first ``count`` images, or on all where there are fewer."""
         raise NotImplementedError
+
+    def in_turns(self) -> Sequences:
+        """The same protocol with image i under transformation i mod K alone: as many images in 1/K of the sequences."""
+        dealt = copy.copy(self)
+        dealt.dealt = True
+        return dealt
 
     def to(self, device: torch.device | str) -> Sequences:
         """The same sequences, whose frames are made on ``device``; random draws stay on the CPU. Here: as they are."""
@@ -163,7 +169,7 @@ class Sequences:
 
     def of(self, k: int) -> Tensor:
         """(N_k,): indices of the images that transformation k moves; all of them unless a subclass knows better."""
-        return torch.arange(len(self))
+        return torch.arange(len(self))[slice(k, None, len(self.names)) if self.dealt else slice(None)]
 
     def draw(self, size: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Random images and transformations, (B,) each; here independent of each other and uniform."""

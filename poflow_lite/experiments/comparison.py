@@ -73,7 +73,7 @@ def measure_operators(
         validation: choose the operator, which alone is given ``scores``; without it, all are.
         operators: names of :data:`operators.OPERATORS`, or entries like its own, name ↦ fit; :data:`COMPARED` by
             default. The model's own motion always joins, by the name in ``model.motion``.
-        likelihood_images, samples: for :func:`metrics.log_likelihood`.
+        likelihood_images, samples: for :func:`metrics.log_likelihood`, each image under one transformation, in turn.
         scores: measure likelihoods and VP scores too, not only equivariance errors.
         metrics: further ones by name, functions of the moved model and the held-out sequences that give JSON.
         operator_images, median_images: how many training images operators and median frame are fitted to, at most.
@@ -161,9 +161,9 @@ def _scores(
     the largest joint posterior, of what is told k, and of still images "extrapolation", the error over frames T+1 to
     2T.
     """
-    asked, predictor = ask(held_out), partial(predict, own)
+    asked, predictor, dealt = ask(held_out), partial(predict, own), held_out.first(sizes["images"]).in_turns()
     found: dict[str, Any] = {
-        "log_likelihood": asdict(log_likelihood(own, asked, **sizes)),
+        "log_likelihood": asdict(log_likelihood(own, ask(dealt), **sizes)),
         "vp_score": vp_score(*generated_pairs(predictor, asked), seeds=[sizes["seed"]]).mean,
     }
     if isinstance(held_out, TransformationSequences):  # can be rendered beyond T
@@ -172,7 +172,7 @@ def _scores(
         whole = _errors({"": (own, ask)}, longer)[""]
         found["extrapolation"] = {k: error - errors[k] for k, error in whole.items()}
     if ask is _as_told:
-        found["naming"] = _naming(own, held_out.first(sizes["images"]), sizes["seed"])
+        found["naming"] = _naming(own, dealt, sizes["seed"])
     return found
 
 

@@ -94,7 +94,8 @@ def log_likelihood(
     device = next(model.parameters()).device
     proposals = torch.Generator(device).manual_seed(seed)
     size = max(1, DECODED // (samples * (sequences.horizon + 1)))
-    chunks = [(k, part) for k in range(len(sequences.names)) for part in sequences.of(k)[:images].split(size)]
+    shown = [(k, sequences.of(k)[:images]) for k in range(len(sequences.names))]
+    chunks = [(k, part) for k, indices in shown if len(indices) for part in indices.split(size)]
     poses, found = torch.Generator().manual_seed(seed), {}
     for k, part in tqdm(chunks, disable=not progress, desc="log-likelihood", leave=False):
         batch = sequences.batch(part, k, generator=poses).to(device)

@@ -91,7 +91,8 @@ def every_sequence(
     """
     from tqdm.auto import tqdm
 
-    chunks = [(k, part) for k in range(len(sequences.names)) for part in sequences.of(k).split(batch_size)]
+    moved = [(k, indices) for k in range(len(sequences.names)) if len(indices := sequences.of(k))]
+    chunks = [(k, part) for k, indices in moved for part in indices.split(batch_size)]
     generators = [torch.Generator().manual_seed(seed) for _ in sequences.names]
     for k, indices in tqdm(chunks, disable=not progress, desc="evaluating", leave=False):
         yield k, sequences.batch(indices, k, generator=generators[k])

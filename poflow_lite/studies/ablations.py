@@ -208,7 +208,7 @@ def measure_flow(
     Args:
         model: trained, with the exact log-determinant.
         held_out: measured.
-        images, samples: for :func:`metrics.log_likelihood`.
+        images, samples: for :func:`metrics.log_likelihood`, each image under one transformation, in turn.
         particles: at most so many images whose paths are held against optimal transport.
         seed: of random start poses.
 
@@ -225,7 +225,8 @@ def measure_flow(
     ratios = {k: error / found["no_motion"][k] for k, error in found["equivariance_error"].items()}
     found |= {"ratio_to_no_motion": ratios, "ot_gap": {}, "efficiency": {}}
     try:
-        found["log_likelihood"] = asdict(log_likelihood(model, held_out, images=images, samples=samples))
+        dealt = held_out.first(images).in_turns()
+        found["log_likelihood"] = asdict(log_likelihood(model, dealt, images=images, samples=samples))
     except AboveCeiling:  # a fold has two pre-images, and the density counts one
         found["log_likelihood"] = None
     starts: dict[int, list[torch.Tensor]] = {}

@@ -118,7 +118,7 @@ def _measure_run(
     training, validation, held_out = (sequences(data, name, run.settings) for name in ("train", "validation", split))
     shown = held_out.first(images)
     sizes = {"likelihood_images": likelihood_images, "samples": samples}
-    sizes |= {"operator_images": run.settings.operator_images, "median_images": min(2000, run.settings.test_images)}
+    sizes |= {"operator_images": run.settings.operator_images, "median_images": min(500, run.settings.test_images)}
     how = {"validation": validation.first(images), "scores": scores, "seed": seed}
     return {
         "data_set": f"{held_out.name}, {len(shown):,} measured",
