@@ -21,7 +21,7 @@ from poflow_lite.datasets.places import PACKAGE
 from poflow_lite.experiments import load_pretrained
 from poflow_lite.io import prepare_folder, write_atomically
 
-MODEL, DATA, PAGE = "mnist-10k-free-flow", "mnist-10k", Path("docs/play")
+MODEL, DATA, PAGE = "mnist-10k-play", "mnist-10k", Path("docs/play")
 TOLERANCE = 1e-4
 """By how much an exported graph may differ from PyTorch, in any number it returns."""
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
