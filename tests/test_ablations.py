@@ -92,7 +92,7 @@ def test_every_recipe_is_trained_with_every_seed_and_measured_as_one_run_is(tmp_
     cell, run = result["cells"][2], experiments.load_run(tmp_path / "standard-seed-1", "cpu")
     held_out = experiments.sequences("digits", "test", run.settings).first(6)
     assert metrics.equivariance_error(run.model, held_out) == pytest.approx(cell["equivariance_error"], rel=1e-6)
-    likelihood = metrics.log_likelihood(run.model, held_out, images=1, samples=5)
+    likelihood = metrics.log_likelihood(run.model, held_out.first(1).in_turns(), images=1, samples=5)
     assert cell["log_likelihood"]["frame"] == pytest.approx(likelihood.frame, rel=1e-6)
     assert cell["log_likelihood"]["sequence"] == pytest.approx(likelihood.sequence, rel=1e-6)
     everything = held_out.batch(torch.arange(6).repeat(3), torch.arange(3).repeat_interleave(6))
@@ -114,7 +114,7 @@ def test_a_model_that_ignored_its_log_determinant_is_measured_with_the_true_one_
     result = tiny(tmp_path, ("log_det",), seeds=(0,))
     cell = next(cell for cell in result["cells"] if cell["variants"] == [["log_det", "none"]])
     run = experiments.load_run(tmp_path / "log_det-none-seed-0", "cpu")
-    held_out = experiments.sequences("digits", "test", run.settings).first(6)
+    held_out = experiments.sequences("digits", "test", run.settings).first(1).in_turns()
     wrong = metrics.log_likelihood(run.model, held_out, images=1, samples=5).frame["x_0"]
     run.model.flow = Flow(run.model.flow.field)
     right = metrics.log_likelihood(run.model, held_out, images=1, samples=5).frame["x_0"]

@@ -30,6 +30,7 @@ from poflow_lite.datasets import (
     rotate,
     scale,
 )
+from poflow_lite.metrics import every_sequence
 
 IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 SEQUENCES = TransformationSequences(IMAGES)
@@ -152,6 +153,16 @@ def test_frames_that_do_not_follow_one_another_are_named():
     batch.require_consecutive("this model")
     with pytest.raises(ValueError, match=r"this model needs frames that follow one another.*got times \[0, 1, 3\]"):
         replace(batch, times=torch.tensor([[0, 1, 3]] * 2)).require_consecutive("this model")
+
+
+def test_dealt_images_have_one_transformation_each_and_clips_keep_their_own():
+    dealt = SEQUENCES.in_turns()
+    assert [dealt.of(k).tolist() for k in range(3)] == [[0, 3], [1, 4], [2]]
+    assert len(SEQUENCES.of(0)) == 5  # the original is as it was
+    shown = {k: len(batch) for k, batch in every_sequence(SEQUENCES.first(2).in_turns())}
+    assert shown == {0: 1, 1: 1}
+    clips = ClipSequences(torch.rand(3, 4, 3, 6, 6), torch.tensor([0, 1, 0]), ("a", "b"))
+    assert [clips.in_turns().of(k).tolist() for k in range(2)] == [[0, 2], [1]]
 
 
 def test_the_first_images_keep_the_protocol_and_who_is_labelled():
