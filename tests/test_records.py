@@ -78,3 +78,29 @@ def test_the_question_of_a_study_is_the_first_line_of_its_module():
     study = SimpleNamespace(cells=SimpleNamespace(__module__=studies.STUDIES["cost"].cells.__module__))
     assert records.question(study).startswith("Time and memory of a training step")
     assert all(records.question(each).endswith(".") for each in studies.STUDIES.values())
+
+
+def test_the_page_of_benchmarks_shows_their_medians():
+    """Every cell of its tables, by the name of the test that was timed."""
+    medians = {}
+    for name in ("benchmarks", "scene-benchmarks"):
+        for entry in json.loads((ROOT / "data/results" / f"{name}.json").read_text(encoding="utf-8"))["medians"]:
+            medians[entry["test"]] = entry
+    density, closed = "test_continuous_log_density[{0}-{1}-1e-05]", "test_log_det_and_trace[{1}-log-det-{0}]"
+    of = {
+        "`Flow(": (density, "flow", (2, 16, 64)),
+        "torchdiffeq (": (density, "torchdiffeq", (2, 16, 64)),
+        "zuko": (density, "zuko", (2, 16, 64)),
+        "torchdiffeq, trace": (density, "torchdiffeq and autograd", (2, 16, 64)),
+        "closed form": (closed, "closed form", (2, 16, 64, 256)),
+        "autograd": (closed, "autograd loop", (2, 16, 64, 256)),
+        **{f"{kind}3d-lite": ("test_rendering[{0}-{1}]", f"{kind}3d-lite", ("random", "in order"))
+           for kind in ("shapes", "falcor", "isaac")},
+    }  # fmt: skip
+    text = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
+    for start, (form, name, columns) in of.items():
+        printed = next(line for line in text.splitlines() if line.startswith(f"| {start}"))[2:-2].split(" | ")[1:]
+        found = [medians[form.format(name, column)] for column in columns]
+        errors = [f", {entry['largest_error_nats']:.0e}" if form is density else "" for entry in found]
+        times = [f"{entry['median_milliseconds']:.1f} ms" for entry in found]
+        assert printed == [time + error for time, error in zip(times, errors, strict=True)], start

@@ -110,7 +110,7 @@ def lay_out(root: Path, lessons: list[Path], tree: Path) -> Path:
     for folder in ("docs/results", "data/results", "examples"):
         shutil.copytree(root / folder, tree / folder)
     pictures = [path.relative_to(root) for path in (root / "docs").glob("*.*") if path.suffix in (".png", ".gif")]
-    for name in (*pictures, "docs/measurements.md", "data/README.md", "CHANGELOG.md", "CONTRIBUTING.md"):
+    for name in (*pictures, "docs/benchmarks.md", "data/README.md", "CHANGELOG.md", "CONTRIBUTING.md"):
         shutil.copy(root / name, tree / name)
     build(lessons, tree / "downloads", "student")
     pages = build(lessons, tree / "notebooks", "pages")
