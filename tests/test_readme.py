@@ -8,16 +8,19 @@ import pytest
 
 from poflow_lite import datasets
 from poflow_lite.studies import STUDIES
-from poflow_lite.studies.comparison_tables import rows
+from poflow_lite.studies.comparison_tables import best_operators, leads, rows
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 SHOWN = {  # row of the table ↦ model and operator of the record
+    "free-flow, its flow": ("free-flow", "flow"),
     "flow-factorized, its flow": ("flow-factorized", "flow"),
+    "PoFlow, its flow": ("poflow", "flow"),
+    "MSP, ridge map": ("msp", "linear"),
     "β-VAE, ridge map": ("beta-vae", "linear"),
     "FactorVAE, ridge map": ("factor-vae", "linear"),
-    "PoFlow, its flow": ("poflow", "flow"),
 }
+RESULT = json.loads((ROOT / "data/results/mnist-10k-comparison.json").read_text(encoding="utf-8"))
 
 
 def test_it_is_short():
@@ -29,12 +32,41 @@ def test_every_figure_of_the_table_is_that_of_the_record():
     printed = {
         cells[0].strip("* "): cells[1:] for cells in (re.split(r"\s*\|\s*", line[2:-2]) for line in table.splitlines())
     }
-    result = json.loads((ROOT / "data/results/digits-comparison.json").read_text(encoding="utf-8"))
-    still = result["cells"][0]["references"]["no_motion"]
-    found = rows(result).groupby(["model", "operator"])[list(still)].mean()
-    assert printed["no motion (x<sub>0</sub> for every t)"] == [f"{value:.0f}" for value in still.values()]
+    still, chosen = RESULT["cells"][0]["references"]["no_motion"], best_operators(RESULT)
+    found = rows(RESULT).groupby(["model", "operator"])[[*still, "sequence"]].mean()
     for name, place in SHOWN.items():
-        assert printed[name] == [f"{value:.0f}" for value in found.loc[place]], name
+        assert chosen[place[0]] == place[1]
+        errors = [f"{found.loc[place, k] / still[k]:.3f}" for k in still]
+        assert printed[name] == [*errors, f"{found.loc[place, 'sequence']:.1f}".replace("-", "−")], name
+
+
+def test_every_figure_of_the_findings_is_that_of_the_record():
+    line, errors = (
+        leads(RESULT).set_index("measure"),
+        rows(RESULT).groupby(["model", "operator"]).mean(numeric_only=True),
+    )
+    still = RESULT["cells"][0]["references"]["no_motion"]
+    names = {"msp": "MSP", "beta-vae": "the β-VAE"}
+    text = " ".join(TEXT.split())
+    for measure, words in {
+        "scale": "closest on scale, {} below the best rival, {}",
+        "rotate": "on rotation, {} below {}",
+        "hue": "On hue it loses, {} above {}",
+    }.items():
+        row = line.loc[measure]
+        assert (row.high < 0) == (measure != "hue")
+        low, high = sorted((abs(row.low), abs(row.high)))
+        said = f"{100 * abs(row.difference):.0f} % (95 %: {100 * low:.0f} to {100 * high:.0f})"
+        assert words.format(said, names[row.rival]) in text
+    row = line.loc["sequence"]
+    assert f"Sequences are {-row.difference:.1f} nats a frame less likely than to {names[row.rival]}" in text
+    floors = [f"{errors.loc[(model, 'floor'), 'hue']:.0f}" for model in ("beta-vae", "free-flow")]
+    assert "costs {} there, {} here".format(*floors) in text
+    moved = [f"{errors.loc[('beta-vae', by), 'scale'] / still['scale']:.2f}" for by in ("identity", "linear")]
+    assert "has {} on scale, with its ridge map {}".format(*moved) in text
+    behind = leads(RESULT, "flow-factorized").set_index("measure")
+    assert behind.loc["scale", "low"] < 0 < behind.loc["scale", "high"]
+    assert {f"{100 * behind.loc[k, 'difference']:.0f} %" for k in ("rotate", "hue")} == {"12 %"}
 
 
 def test_links_and_commands_are_alive():

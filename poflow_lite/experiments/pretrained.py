@@ -27,7 +27,7 @@ FOLDER, INDEX = Path("data/checkpoints"), "index.json"
 def export(run: str | Path, name: str, folder: str | Path = FOLDER) -> Path:
     """Copy a finished run's model, without the optimiser's state, to where the course keeps them.
 
-    Weights are in half precision and rounded to 6 significant bits: errors change by some thousandths, and a wheel packs
+    Weights are in half precision and rounded to 6 significant bits: errors change by thousandths, and a wheel packs
     them a quarter tighter. Its hash, command, versions, seed and settings go into ``index.json`` beside it.
 
     Args:
@@ -49,7 +49,9 @@ def export(run: str | Path, name: str, folder: str | Path = FOLDER) -> Path:
     source = load_checkpoint(Path(run) / "checkpoint.safetensors")
     with held(folder):
         index = _read_index(folder) if (folder / INDEX).exists() else {}
-        save_checkpoint(path, _rounded(loaded.model.half()), {**source.metadata, "history": source.metadata["history"][-1:]})
+        save_checkpoint(
+            path, _rounded(loaded.model.half()), {**source.metadata, "history": source.metadata["history"][-1:]}
+        )
         index[name] = {"sha256": _sha256(path), "bytes": path.stat().st_size, **loaded.config}
         write_json(folder / INDEX, index)
     return path
