@@ -239,17 +239,11 @@ def test_the_study_measures_everything_once_and_shows_it(study, tmp_path, monkey
     assert error.lines[0].get_xydata().tolist() == [[n * milliseconds / 1e3, mean] for n, mean in means.items()]
 
 
-@pytest.mark.parametrize(
-    ("name", "exponent", "reached"),
-    [
-        ("digits-cost", "2.35 (2.33 to 2.36) | 2.16 |", "14.1 (250), 28.3 (500), 56.5 (1,000)"),
-        ("mnist-cost", "2.36 (2.34 to 2.38) | 2.16 |", "30.1 (500), 60.3 (1,000), 120.5 (2,000), never"),
-    ],
-)
-def test_table_and_figure_of_the_records(tmp_path, name, exponent, reached):
-    record = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+def test_table_and_figure_of_the_record(tmp_path):
+    record = json.loads((RESULTS / "digits-cost.json").read_text(encoding="utf-8"))
     text = report(cost.STUDY, record, tmp_path)
-    assert all(part in text for part in (exponent, reached, record["command"]))
+    shown = "2.51 (2.16 to 2.62) | 2.16 |", "29.1 (250), 58.1 (500), 116.3 (1,000)", record["command"]
+    assert all(part in text for part in shown)
     assert (tmp_path / "cost.png").stat().st_size > 20_000
 
 

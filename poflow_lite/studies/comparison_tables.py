@@ -120,20 +120,6 @@ def leads(result: Result, ours: str = "free-flow") -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def margins(result: Result, ours: str = "flow-factorized") -> dict[str, dict[str, float]]:
-    """How far the flow of ``ours`` lies below the best baseline under each operator: operator ↦ k ↦ share.
-
-    0.3 is an error 30 % below, a negative share one above. Baselines are all models but ``ours``, the weakly supervised
-    one and the free flow, its variants; their own motions, "roll" and PoFlow's "flow", are operators as well.
-    """
-    means = _means(result)
-    if (ours, "flow") not in means.index:
-        return {}
-    rivals = means[[not model.startswith(OURS) for model, _ in means.index]]
-    best = rivals.drop("floor", level="operator", errors="ignore").groupby("operator", sort=False).min()
-    return (1 - means.loc[(ours, "flow")] / best).to_dict("index")
-
-
 def table(result: Result) -> pd.DataFrame:
     """References, then each model moved by what was chosen for it, then all the rest: means ± spreads over seeds."""
     first, best = _runs(result)[0]["references"], best_operators(result)
@@ -173,13 +159,6 @@ def notes(result: Result) -> list[str]:
         "frames encoded and decoded by themselves. Chosen: the operator with the least error on "
         f"{'validation' if 'validation' in rows(result) else 'these'} images, all transformations weighing alike.",
     ]
-    shares = {
-        operator: ", ".join(f"{k} {round(share, 2) + 0.0:.0%}" for k, share in below.items())
-        for operator, below in margins(result).items()
-    }
-    if shares:
-        below = "; ".join(f"{operator} {share}" for operator, share in shares.items())
-        said.append(f"The flow of flow-factorized lies below the best baseline under each operator: {below}.")
     said += [_said_of(line) for line in leads(result).to_dict("records")]
     for model, share in rows(result).groupby("model", sort=False)["clustering_accuracy"].mean().dropna().items():
         said.append(f"{model} names {share:.1%} of the sequences rightly (best matching).")

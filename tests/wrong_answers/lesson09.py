@@ -1,48 +1,48 @@
 WRONG = {
-    "error_by_transformation": [
-        ("Frame 0 was given", "[:, 1:]", ""),
-        ("sum over frames", ".flatten(1).sum(1)", ".flatten(1).mean(1)"),
-        ("absolute", ".abs()", ""),
-        ("squares", ".abs()", ".square()"),
-        ("other transformations", "[k == index]", "[k <= index]"),
-        ("other transformations", "[k == index]", ""),
-        ("16·1", "return torch", "return transformations * torch"),
-        ("mean over the sequences", ".mean() for", ".sum() for"),
-        ("order", "errors =", "k = k.sort().values\n    errors ="),
-        ("expected shape", "return", "return errors\n    return"),
+    "share_of_way": [
+        ("expected shape", "return torch.where(still > floor, share, torch.nan)", "return share.mean()"),
+        ("whole way", "(still - error) / (still - floor)", "1 - error / still"),
+        ("no way at all", "(still - error) / (still - floor)", "(error - floor) / (still - floor)"),
+        ("no way at all", "(still - error) / (still - floor)", "floor / error"),
+        ("whole way", "(still - error) / (still - floor)", "(still - error) / (still - floor).mean()"),
+        ("a way of its own", "(still - error) / (still - floor)", "((still - error) / (still - floor)) ** 2"),
+        ("neither clamp", "(still - floor)", "(still - floor)\n    share = share.clamp(0, 1)"),
+        ("neither clamp", "(still - error)", "(still - error).abs()"),
+        ("NaN there", "torch.where(still > floor, share, torch.nan)", "share"),
+        ("NaN there", "torch.nan", "0.0"),
     ],
-    "paired_difference": [
-        ("image by image", "difference.std()", "(ours.var() + theirs.var()).sqrt()"),
-        ("ours comes first", "ours - theirs", "theirs - ours"),
-        ("√N", " / math.sqrt(len(difference))", ""),
-        ("√N", "math.sqrt(len(difference))", "len(difference)"),
-        ("√N", "difference.std()", "difference.var()"),
-        ("N - 1", ".std()", ".std(correction=0)"),
-        ("is -10", "difference.mean()", "difference.sum()"),
-        ("(2,)", "return", "return difference.mean()\n    return"),
+    "sign_flip": [
+        ("expected shape", ".double().mean()\n", ".double()\n"),
+        ("never 0", "means >= (1 - 1e-9) * values.mean().abs()", "means > values.mean().abs() + 1e-12"),
+        (
+            "both sides",
+            ".abs()\n    return (means >= (1 - 1e-9) * values.mean().abs())",
+            "\n    return (means >= values.mean() - 1e-9)",
+        ),
+        ("p = 1", "(1 - 1e-9) * values.mean().abs()", "(1 - 1e-9) * values.abs().mean()"),
+        (
+            "each pattern once",
+            "bits = torch.arange(2**n)[:, None] >> torch.arange(n) & 1",
+            "bits = torch.randint(2, (4096, n))",
+        ),
+        ("Mind rounding", "(1 - 1e-9) * values.mean().abs()", "values.mean().abs() - 1e-9"),
     ],
-    "margin": [
-        ("positive", "1 - ours / baselines.min(0).values", "ours / baselines.min(0).values - 1"),
-        ("negative", "1 - ours", "ours"),
-        ("not of ours", "1 - ours / baselines.min(0).values", "baselines.min(0).values / ours - 1"),
-        ("a share", "1 - ours / baselines.min(0).values", "baselines.min(0).values - ours"),
-        ("neither the mean", "baselines.min(0).values", "baselines.mean(0)"),
-        ("nor the worst", "min(0)", "max(0)"),
-        ("one baseline for all", "baselines.min(0).values", "baselines[baselines.sum(1).argmin()]"),
-        ("own best", "min(0).values", "min()"),
-        ("own best", "min(0).values", "min(1).values[0]"),
-        ("0.3", "return 1 - ours", "return 100 - 100 * ours"),
-        ("for each k", "return", "return (1 - ours / baselines.min(0).values).mean()\n    return"),
+    "own_model": [
+        ("expected shape", "return torch.tensor([[0.58, 0.60], [0.63, 0.65]])"),
+        ("errors ÷ no motion", "return torch.tensor([[580.0, 600.0, 1030.0], [630.0, 650.0, 1030.0]])"),
+        ("the last column", "return torch.tensor([[1.03, 0.60, 0.58], [1.03, 0.65, 0.63]])"),
+        ("so the floor comes first", "return torch.tensor([[0.70, 0.60, 1.03], [0.90, 0.65, 1.03]])"),
+        ("300 steps", "return torch.tensor([[0.82, 0.83, 1.07], [0.90, 0.91, 1.07]])"),
+        ("Was the weight passed", "return torch.tensor([[0.58, 0.60, 1.03], [0.58, 0.60, 1.03]])"),
+        ("the second row", "return torch.tensor([[0.58, 0.70, 1.03], [0.63, 0.68, 1.03]])"),
+        ("the same images", "return torch.tensor([[0.30, 0.60, 1.03], [0.35, 0.65, 1.03]])"),
     ],
-    "linear_log_density": [
-        ("sign", "- torch", "+ torch"),
-        ("do not", "logabsdet", "logabsdet.cumsum(0)"),
-        ("absolute value", "torch.linalg.slogdet(matrices).logabsdet", "torch.linalg.det(matrices).log()"),
-        ("log 4", "logabsdet", "logabsdet / matrices.shape[-1]"),
-        ("Rotations", "return log_q0[:, None] - matrices.diagonal(dim1=1, dim2=2).abs().log().sum(1)"),
-        ("Rotations", "slogdet(matrices)", "slogdet(torch.eye(2) + matrices)"),
-        ("log 4", "logabsdet", "logabsdet * 2"),
-        ("expected shape", "return log_q0 - matrices.det().abs().log()[:, None]"),
-        ("Rotations", "slogdet(matrices).logabsdet", "det(matrices).abs()"),
-    ],
+}
+RIGHT = {
+    "sign_flip": (
+        "signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * len(differences)).double()\n"
+        "signs = signs.view(-1, len(differences))\n"
+        "sums = (signs @ differences.double()).abs()\n"
+        "return (sums >= differences.double().sum().abs() * (1 - 1e-9)).double().mean()",
+    )
 }

@@ -1,4 +1,4 @@
-"""Checks of lesson 11, ablations and cost: paired intervals, verdicts, local exponents, a small determinant."""
+"""Checks of lesson 11, ablations and cost: equality of ratios, a small determinant, exponents of memory."""
 
 import math
 
@@ -9,66 +9,40 @@ from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubl
 
 
 @Exercise
-def paired_interval(f: Function) -> Claims:
-    """f(values (n,), references (n,), critical) -> (2,): ends of the interval of the mean paired difference."""
-    references = 100 + 5 * normal(6)
-    found = f(references + 2, references, 4.3)
-    yield found, (2,), "It has a lower and upper end, (2,)"
-    yield found.mean(), 2.0, "2 above the references is 2: values - references, in this order, not relative"
-    hint = "The same difference with every seed leaves no doubt: take differences first, then their standard deviation"
-    yield found, [2.0, 2.0], hint
-    low, high = f(references[:3] + doubles(1, 2, 6), references[:3], 1.0)
-    yield low <= high, "The lower end comes first"
-    yield 0.5 * (low + high), 3.0, "The interval has the mean of the differences in its middle"
-    hint = "With the quantile 1 it reaches one standard error: the deviation with n - 1, divided by √n once"
-    yield 0.5 * (high - low), math.sqrt(7 / 3), hint
-    low, high = f(references[:3] + doubles(1, 2, 6), references[:3], 4.303)
-    hint = "It reaches as many standard errors as `critical` says: neither 1.96 nor 2"
-    yield 0.5 * (high - low), 4.303 * math.sqrt(7 / 3), hint
-    ends = torch.stack([f(draw, doubles(0, 0, 0), 4.303) for draw in normal(2000, 3, seed=1)])
-    share = ((ends[:, 0] < 0) & (ends[:, 1] > 0)).double().mean()
-    yield abs(share - 0.95) < 0.02, f"Of 2,000 intervals at 95 %, {share:.1%} held the truth"
-    return f"holds the truth in {share:.1%} of 2,000 studies of three seeds"
-
-
-@Exercise
-def verdicts(f: Function) -> Claims:
-    """f(low (V,), high (V,), margin) -> integers (V,): 1 worse, -1 better, 0 equal within the margin, 2 undecided."""
-    low, high = doubles(0.01, -0.30, -0.02, -0.02, -0.20, -0.20), doubles(0.30, -0.01, 0.03, 0.20, 0.02, 0.20)
-    found = f(low, high, 0.05)
-    yield found, (6,), "It is a verdict for each interval"
-    yield found[:2], [1, -1], "[+1 %, +30 %] lies above 0: the error rises, worse, 1; its mirror image is better, -1"
-    yield found[2], 0, "[-2 %, +3 %] holds 0 and lies within ± 5 %: equal, 0"
-    hint = """[-2 %, +20 %] and the like hold 0 and reach beyond ± 5 %: undecided, 2. Not significant is not equal: both
-        ends must lie within the margin, not one of them nor the middle"""
-    yield found[3:], [2, 2, 2], hint
-    hint = "With a margin of 25 % the intervals that hold 0 are all equal: the margin is an argument"
-    yield f(low, high, 0.25), [1, -1, 0, 0, 0, 0], hint
-    hint = "[+1 %, +3 %] is within the margin and yet above 0, a small difference: only those that hold 0 are equal"
-    yield f(doubles(0.01, -0.03), doubles(0.03, -0.01), 0.05), [1, -1], hint
-    return "keeps 'equal' and 'undecided' apart"
-
-
-@Exercise
-def local_exponent(f: Function) -> Claims:
-    """f(costs (P, V), powers (P,)) -> (V,): the slope of log Σ_p c_p on log v at each size, for c_p ∝ v^powers_p."""
-    sizes, powers, factors = doubles(4, 16, 64, 256), doubles(0, 1, 2), doubles([50.0], [8.0], [0.5])
-    costs = factors * sizes ** powers[:, None]
-    found = f(costs, powers)
-    yield found, (4,), "It is an exponent at each size"
-    hint = "A single term has its own power at every size: weights are shares, which add up to 1"
-    yield f(costs[2:], powers[2:]), [2.0] * 4, hint
-    hint = "Two terms that cost the same give the mean of their powers"
-    yield f(torch.ones(2, 4).double(), doubles(1, 3)), [2.0] * 4, hint
-    yield ((found > 0) & (found < 2)).all(), "An average lies between the smallest and the largest power"
-    hint = "With size the exponent rises: weigh each power by its share of the cost *at that size*, not over all sizes"
-    yield (found.diff() > 0).all(), hint
-    hint = "An overhead, a term of power 0, pulls the exponent down at every size: it belongs to the total"
-    yield (f(costs[1:], powers[1:]) > found).all(), hint
-    above, below = ((factors * (sizes * (1 + s)) ** powers[:, None]).sum(0).log() for s in (1e-4, -1e-4))
-    slope = (above - below) / (math.log1p(1e-4) - math.log1p(-1e-4))
-    yield found, slope, "It must be the slope of log cost on log size: Σ_p (c_p / C) power_p"
-    return "weighs powers by their share of the cost"
+def equivalent(f: Function) -> Claims:
+    """f(values (V, n), references (V, n), limit, critical) -> booleans (V,): is the ratio shown to be within limits?"""
+    noise = doubles(-1, 0, 1)  # of three pairs: mean 0, standard deviation 1
+    references = 100 + 5 * normal(2, 3)
+    ratios = torch.stack([1 + 0.001 * noise, 1 + 0.2 * noise])
+    found = f(references * ratios, references, 1.05, 2.92)
+    yield found, (2,), "It is one verdict for each variant, (V,)"
+    hint = (
+        "Ratios of 0.999, 1, 1.001 are within 1.05, however the references differ: ratios in pairs, then their spread"
+    )
+    yield found[0], 1, hint
+    hint = "Ratios of 0.8, 1, 1.2 are not shown to be within 1.05: an interval that is wide is no proof of equality"
+    yield found[1], 0, hint
+    hint = """Ratios of 1.019, 1.02, 1.021 are all above 1 and yet within 1.05: equal within the limits. The tests ask
+        nothing about 1: different and negligible do not exclude each other"""
+    small = torch.stack([1.02 + 0.001 * noise, 0.98 + 0.001 * noise])
+    yield f(references * small, references, 1.05, 2.92), [1, 1], hint
+    hint = "Ratios near 1.3 and near 0.7 are outside 1.25 and 1/1.25, however sure: both borders count"
+    far = torch.stack([1.3 + 0.001 * noise, 0.7 + 0.001 * noise])
+    yield f(references * far, references, 1.25, 2.92), [0, 0], hint
+    hint = "On the scale of ratios the lower border is 1/limit, 0.8 for 1.25: 0.79 is outside, 0.81 and 1.24 are inside"
+    border = torch.stack([0.79 + 0.0001 * noise, 0.81 + 0.0001 * noise, 1.24 + 0.0001 * noise])
+    yield f(border, torch.ones(3, 3).double(), 1.25, 2.92), [0, 1, 1], hint
+    reach = 2.92 / math.sqrt(3)  # for log ratios with a standard deviation of 1, in units of it
+    unit = math.log(1.1) / reach
+    logs = torch.stack([0.97 * unit * noise, 1.03 * unit * noise]).exp()
+    hint = "The reach is critical · σ/√n: the deviation with n - 1, divided by √n once, times `critical`"
+    yield f(logs, torch.ones(2, 3).double(), 1.1, 2.92), [1, 0], hint
+    few, many = f(logs[:1], torch.ones(1, 3).double(), 1.1, 4.3), f(logs[1:], torch.ones(1, 3).double(), 1.1, 1.0)
+    yield torch.cat([few, many]), [0, 1], "The quantile is an argument: a larger one asks for more proof"
+    draws = (math.log(1.2) + 0.02 * normal(4000, 3, seed=1)).exp()  # the truth lies on the border
+    share = f(draws, torch.ones(4000, 3).double(), 1.2, 2.919986).double().mean()
+    yield abs(share - 0.05) < 0.015, f"With the truth on the border {share:.1%} are called equal, where 5 % may be"
+    return f"errs in {share:.1%} of 4,000 studies whose true ratio lies on the border"
 
 
 @Exercise
@@ -92,3 +66,22 @@ def small_determinant(f: Function) -> Claims:
     hint = f"For d = 400, m = 2 it took {products:,.0f} multiplications, as many as building d × d; W Wᵀ takes 1,600"
     yield products < 400**2, hint
     return "needs no d × d matrix"
+
+
+@Exercise
+def memory_exponents(f: Function) -> Claims:
+    """f() -> (2, 2): exponents of the memory kept for the backward pass; rows A, B, columns against d, against T."""
+    found = f().double()
+    yield found, (2, 2), "Rows: A, B. Columns: against d, against T"
+    (d_with, t_with), (d_without, t_without) = found
+    yield (found > 0).all(), "Memory grows with d and with T under both readings"
+    hint = f"Under A d × d matrices are kept at T B points: against d about 2, a little less; you have {d_with:.2f}"
+    yield 1.6 < d_with < 2.1, hint
+    hint = f"""Under B no matrix is kept for a point, only latents and the weights: against d about 1; you have
+        {d_without:.2f}. Was `log_det` read, or the Jacobian built?"""
+    yield 0.8 < d_without < 1.4, hint
+    yield d_with > t_with, "Under A d costs more than T does: are the columns in order?"
+    hint = "Against T memory grows in proportion at most: the weights are kept whatever T"
+    yield max(t_with, t_without) < 1.05, hint
+    yield t_with > t_without, "Under A almost all that is kept belongs to the T B points, under B much to the weights"
+    return "shows that the matrices of the density are what fills the memory"
