@@ -138,7 +138,7 @@ def page_of_room(room: str) -> str:
     below = [one.name for one in pkgutil.iter_modules(getattr(module, "__path__", []), f"{module.__name__}.")]
     texts = [Path(find_spec(name).origin).read_text(encoding="utf-8") for name in (module.__name__, *below)]
     told = {name: words for text in texts for name, words in constants_of(text)}
-    late = [name for name in module.__all__ if name not in vars(module)]  # loaded when asked for: Sphinx sees none
+    late = module.__all__ if "__getattr__" in vars(module) else []  # loaded when asked for: Sphinx sees none
     offered = {name: getattr(module, name) for name in module.__all__}
     constants = {name: value for name, value in offered.items() if name.isupper() and not isinstance(value, type)}
     page = ""
@@ -166,8 +166,13 @@ def constants_of(text: str) -> list[tuple[str, str]]:
 
 
 def _page_of_lesson(notebook: dict[str, Any], name: str) -> None:
-    """Hide the set-up cell, which a page has no use for, and offer the students' notebook below the header."""
+    """Hide the set-up cell, which a page has no use for, and offer the students' notebook below the header.
+
+    A page has one title: sessions are sections.
+    """
     for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = re.sub(r"^# (?=Session )", "## ", "".join(cell["source"]), flags=re.MULTILINE)
         if "find_spec" in (source := "".join(cell["source"])) and "poflow_lite-*.whl" in source:
             cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "remove-cell"]
     offer = f"{{download}}`The notebook for students <../downloads/{name}>`, without outputs, to work in."
