@@ -161,7 +161,7 @@ def figure(result: Mapping[str, Any]) -> Figure:
             axis.plot(list(line["errors"]), means, ms=5, label=line["setting"], **look)
             for value, seeds in line["errors"].items():
                 axis.plot([value] * len(seeds), [e / least for e in seeds], ls="none", ms=3, alpha=0.4, **look)
-        axis.set(xscale="log", title=f"{model}, least {least:.2f}", ylim=(0.96, 1.3))
+        axis.set(xscale="log", title=f"{model}, least {least:.2f}", xlabel="value", ylim=(0.96, 1.3))
         axis.legend(frameon=False, fontsize=9)
     for axis in axes.flat[len(models) :]:
         axis.set_visible(False)
