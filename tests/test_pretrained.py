@@ -78,6 +78,20 @@ def test_weights_beyond_half_precision_are_not_exported(run, tmp_path):
         export(tmp_path, "large", tmp_path / "copies")
 
 
+def test_exported_weights_are_the_nearest_of_six_significant_bits(run, tmp_path):
+    """A number with six bits is an integer below 64 times a power of two; halves of the last bit are the bound."""
+    export(run, "rounded", tmp_path / "copies")
+    kept = load_pretrained("rounded", "cpu", tmp_path / "copies").model.state_dict()
+    for name, before in load_run(run, "cpu").model.state_dict().items():
+        if before.is_floating_point():
+            before, after = before.half().double(), kept[name].double()
+            normal = before.abs() > 2.0**-14  # smaller ones have fewer bits
+            mantissa, exponent = torch.frexp(after[normal])
+            assert torch.equal(64 * mantissa, (64 * mantissa).round())
+            assert ((after - before)[normal].abs() <= 2.0 ** (exponent - 7)).all()
+    assert any((after != 0).any() for after in kept.values())
+
+
 @pytest.mark.parametrize("name", json.loads((COURSE / "index.json").read_text()))
 def test_every_model_of_the_course_loads_and_draws_better_than_no_motion(name):
     """Its predictions where it moves by a flow, its autoencoding where it does not."""
