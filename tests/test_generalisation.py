@@ -283,7 +283,7 @@ def test_a_task_is_decided_where_the_paired_difference_is_beyond_its_interval():
         [-0.32 / 3, -0.32 / 3 - half, -0.32 / 3 + half]
     )
     assert (
-        "Of 1 tasks ours (free-flow or flow-factorized) has the least error in 1, a rival in 0; in 0"
+        "Of 1 tasks ours (free-flow or flow-factorized) has the least error in 1, a rival in 0, beyond"
         in STUDY.notes(ahead)[0]
     )
     assert STUDY.table(ahead)["free-flow"][0].startswith("**0.36 ± ")
@@ -296,6 +296,30 @@ def test_a_task_is_decided_where_the_paired_difference_is_beyond_its_interval():
     assert STUDY.table(lost)["vae"][0].startswith("**0.40 ± ")
     one = result_of(*of("vae", "linear", 0.3), *of("free-flow", "flow", 0.1))
     assert list(generalisation.verdicts(one).verdict) == ["tie"], "one seed decides nothing"
+
+
+def test_who_stands_for_a_side_is_chosen_on_validation_images():
+    """The VAE has the least test error, the β-VAE the least on validation images: ours is ahead of it and in a tie."""
+
+    def chosen(cells, *errors):
+        return [cell | {"validation": other["errors"]} for cell, other in zip(cells, of("any", *errors), strict=True)]
+
+    ours = chosen(of("free-flow", "flow", 0.30, 0.31, 0.30), "flow", 0.3, 0.3, 0.3)
+    best = chosen(of("vae", "linear", 0.20, 0.21, 0.20), "linear", 0.5, 0.5, 0.5)
+    stands = chosen(of("beta-vae", "linear", 0.40, 0.41, 0.40), "linear", 0.4, 0.4, 0.4)
+    (row,) = generalisation.verdicts(result_of(*ours, *best, *stands)).to_dict("records")
+    assert (row["rival"], row["verdict"]) == ("beta-vae", "tie"), "a smaller error stands in the row"
+    (row,) = generalisation.verdicts(result_of(*ours, *stands)).to_dict("records")
+    assert (row["rival"], row["verdict"]) == ("beta-vae", "ours")
+
+
+def test_what_its_flow_does_not_move_is_no_merit_of_ours():
+    rivals = of("vae", "linear", 0.30, 0.40, 0.50)
+    folds = of("free-flow", "linear", 0.20, 0.27, 0.33)
+    assert list(generalisation.verdicts(result_of(*rivals, *folds)).verdict) == ["tie"]
+    moved = result_of(*rivals, *folds, *of("flow-factorized", "flow", 0.27, 0.36, 0.44))
+    (row,) = generalisation.verdicts(moved).to_dict("records")
+    assert (row["ours"], row["verdict"]) == ("flow-factorized", "ours")
 
 
 def test_gradient_and_agreement_are_told_apart_by_four_models():
