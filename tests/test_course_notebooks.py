@@ -37,6 +37,61 @@ def test_a_committed_lesson_is_sound(path):
     assert course.lint(path) == []
 
 
+# --- the findings -------------------------------------------------------------------------------------------------
+
+NUMBER = r"(\d+(?:\.\d+)?)( ?%)?"
+COMPUTED = {
+    "01": {"1.95", "1.2"},  # differences of two that are printed
+    "07": {"0.01"},  # a bound of three
+    "08": {"445", "0.65"},  # a difference; the second least of five seeds in the record, of which least and most stand
+    "09": {"12.8"},  # a value of the grid of the tuning's record
+    "11": {"18.2"},  # a ratio, printed as 18
+    "12": {"0.016"},  # a difference
+}
+"""Lesson ↦ numbers of its findings that no cell prints, and where they come from."""
+
+
+def numbers_of(text):
+    """Pairs of a number and its percent sign, if it has one."""
+    return re.findall(NUMBER, text.replace(",", "").replace("\u2009", ""))
+
+
+def shown_by(path):
+    """Every number in a lesson's code and in the texts that it puts out, those of pictures among them."""
+    found = set()
+    for cell in cells_of(path, "code"):
+        parts = [part for out in cell.outputs for part in (out.get("text", ""), *out.get("data", {}).values())]
+        texts = [re.sub(r"base64,[\w+/=]+", "", part) for part in map(str, parts) if not part.startswith("iVBOR")]
+        found |= {float(number) for text in (cell.source, *texts) for number, _ in numbers_of(text)}
+    return found
+
+
+def stale_numbers(path):
+    """Numbers of a lesson's findings that its cells put out nowhere. Whole ones count from 100 on, if not round."""
+    shown, stale = shown_by(path), []
+    for text in (part for cell in cells_of(path, "markdown") for part in cell.source.split("\n\n")):
+        if text.startswith("**Finding"):
+            words = re.sub(r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\[[^]]*\]\([^)]*\)", "", text, flags=re.DOTALL)
+            for number, percent in numbers_of(words):
+                near, value = 0.50001 * 10 ** -len(number.partition(".")[2]), float(number)
+                exact = "." in number or (value >= 100 and value % 1000)
+                scales = (1, 100) if percent else (1,)
+                if exact and not any(abs(scale * each - value) <= near for each in shown for scale in scales):
+                    stale.append(number)
+    return stale
+
+
+@every_lesson
+def test_the_numbers_of_the_findings_are_those_that_the_cells_show(path):
+    assert set(stale_numbers(path)) == COMPUTED.get(path.stem[:2], set())
+
+
+def test_a_number_that_no_cell_shows_is_stale(tmp_path):
+    code = new_code_cell("print(f(3))", outputs=[nbformat.v4.new_output("stream", text="error 0.2149 of 1,310\n")])
+    finding = "**Finding.** The error is 0.21 of 1,310, not 0.22 of 1,311, for $d=512$.\n\nElsewhere 0.99 may stand."
+    assert stale_numbers(write(tmp_path / "00-x.ipynb", code, new_markdown_cell(finding))) == ["0.22", "1311"]
+
+
 # --- the set-up cell ----------------------------------------------------------------------------------------------
 
 
