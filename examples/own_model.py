@@ -5,16 +5,17 @@ from poflow_lite.models import VAE
 from poflow_lite.networks import ConvDecoder, ConvEncoder
 
 
-class SparseVAE(VAE):
-    """A VAE that pays for the L1 norm of its posterior means as well."""
+class SphereVAE(VAE):
+    """A VAE whose posterior means shall lie on the sphere of radius √d, where most draws of the prior lie."""
 
     def terms(self, batch, generator=None):
         terms = super().terms(batch, generator)
-        terms.penalties["l1"] = 0.1 * self.encode(batch.frames.flatten(0, 1)).mean.abs().sum(1)
+        mean = self.encode(batch.frames.flatten(0, 1)).mean
+        terms.penalties["sphere"] = 0.1 * (mean.norm(dim=1) - mean.shape[1] ** 0.5).square()
         return terms
 
 
-register_model("sparse-vae", lambda r, shape, K: SparseVAE(ConvEncoder(shape, r.latent), ConvDecoder(shape, r.latent)))
-run = load_run(train_recipe("sparse-vae", "digits", "smoke", "runs/own-model", steps=20, overwrite=True))
+register_model("sphere-vae", lambda r, shape, K: SphereVAE(ConvEncoder(shape, r.latent), ConvDecoder(shape, r.latent)))
+run = load_run(train_recipe("sphere-vae", "digits", "smoke", "runs/own-model", steps=20, overwrite=True))
 training, test = (sequences("digits", split, run.settings) for split in ("train", "test"))
-print(compare({"sparse-vae": run.model}, training, test.first(20)).to_string())
+print(compare({"sphere-vae": run.model}, training, test.first(20)).to_string())

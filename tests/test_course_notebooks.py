@@ -46,7 +46,6 @@ COMPUTED = {
     "08": {"445", "0.65"},  # a difference; the second least of five seeds in the record, of which least and most stand
     "09": {"12.8"},  # a value of the grid of the tuning's record
     "11": {"18.2"},  # a ratio, printed as 18
-    "12": {"0.016"},  # a difference
 }
 """Lesson ↦ numbers of its findings that no cell prints, and where they come from."""
 

@@ -60,8 +60,6 @@ def test_every_figure_of_the_findings_is_that_of_the_record():
         assert words.format(said, names[row.rival]) in text
     row = line.loc["sequence"]
     assert f"Sequences are {-row.difference:.1f} nats a frame less likely than to {names[row.rival]}" in text
-    floors = [f"{errors.loc[(model, 'floor'), 'hue']:.0f}" for model in ("beta-vae", "free-flow")]
-    assert "costs {} there, {} here".format(*floors) in text
     moved = [f"{errors.loc[('beta-vae', by), 'scale'] / still['scale']:.2f}" for by in ("identity", "linear")]
     assert "has {} on scale, with its ridge map {}".format(*moved) in text
     behind = leads(RESULT, "flow-factorized").set_index("measure")
