@@ -61,8 +61,8 @@ class MedianFrame:
 def reconstruct(model: Any, frames: Tensor | Batch) -> Tensor:
     """x̂_t = E[x | μ(x_t)]: each frame (B, n, C, H, W), or each of a batch, encoded and decoded by itself.
 
-    Its error is the floor of an operator that is fitted to codes of x_t. It is none for a flow, which decodes latents of
-    its own, and says little of a model whose encoder was trained on x_0 alone.
+    Its error is the floor of an operator that is fitted to codes of x_t. It is no floor for a flow, which decodes
+    latents of its own, and says little of a model whose encoder was trained on x_0 alone.
     """
     frames = frames.frames if isinstance(frames, Batch) else frames
     shown = frames.to(next(model.parameters()).device)

@@ -1,58 +1,56 @@
-DIFFERENCES = """turn = lambda f, d: (f(z + 1e-5 * d) - f(z - 1e-5 * d)) / 2e-5
-return turn(w, v(z)) - turn(v, w(z))"""
-UNSCALED = """one, other = z + 0.01 * v(z), z + 0.01 * w(z)
-return one + 0.01 * w(one) - other - 0.01 * v(other)"""
-STRANG = "first(second(first(z, h / 2), h), h / 2)"
+LEGS = "return torch.linalg.inv(b) @ torch.linalg.inv(a) @ b @ a"
+EXPONENTIALS = "a, b = torch.matrix_exp(eps * A), torch.matrix_exp(eps * B)"
+ROW = "[0.68, 1.64, 0.60], [0.27, 0.75, 0.63], [0.16, 0.62, 0.66]"
 WRONG = {
-    "bracket": [
-        ("mind the sign", "return derivative", "return -derivative", "[1] - ", "[1] + "),
-        ("subtracted", "[1] - ", "[1] + "),
-        ("subtracted", " - derivative(v, z, w(z))[1]", ""),
-        ("not w(v) - v(w)", "return w(v(z)) - v(w(z))"),
-        ("jvp, not vjp", "functional.jvp", "functional.vjp"),
-        ("how w changes", UNSCALED),
-        ("a vector at each point", "z, w(z))[1]", "z, w(z))[1].mean(0)", "w, z, v(z))[1]", "w, z, v(z))[1].mean(0)"),
-        ("how w changes", "return v(z) - w(z)"),
-        ("how w changes", "[1]", "[1] / 2"),
+    "parking": [
+        ("every leg goes back", LEGS, "return b @ a @ b @ a"),
+        ("every leg goes back", "torch.linalg.inv(b) @ torch.linalg.inv(a) @ ", ""),
+        ("The other sign", LEGS, "return torch.linalg.inv(a) @ torch.linalg.inv(b) @ a @ b"),
+        ("Small legs leave", LEGS, "return torch.linalg.inv(a) @ torch.linalg.inv(b) @ b @ a"),
+        ("exact", EXPONENTIALS, "a, b = torch.eye(len(A)) + eps * A, torch.eye(len(B)) + eps * B"),
+        ("Small legs leave", EXPONENTIALS, "a, b = torch.matrix_exp(eps / 2 * A), torch.matrix_exp(eps / 2 * B)"),
+        ("Small legs leave", EXPONENTIALS, "a, b = torch.matrix_exp(eps * A.T), torch.matrix_exp(eps * B.T)"),
+        ("one matrix of the same size", LEGS, LEGS + "[0]"),
     ],
-    "strang": [
-        ("Lie-Trotter", STRANG, "second(first(z, h), h)"),
-        ("Lie-Trotter", STRANG, "first(second(z, h), h)"),
-        ("halves of the first", STRANG, "second(first(z, h / 2), h)"),
-        ("halves of the first", "h / 2", "h"),
-        ("halves of the first", ", h)", ", h / 2)"),
-        ("Lie-Trotter", STRANG, "second(first(first(z, h / 2), h / 2), h)"),
-        ("time ÷ steps", "range(steps)", "range(steps + 1)"),
-        ("time ÷ steps", "time / steps", "time"),
-        ("does `steps` matter", "h = time", "steps = 1\n    h = time"),
-        ("retraces itself", STRANG, "0.5 * (first(second(z, h), h) + second(first(z, h), h))"),
+    "read_motion": [
+        ("pulls M to I", "after @ before.mT + eye", "after @ before.mT"),
+        ("not transposed", "target.mT).mT", "target.mT)"),
+        ("not transposed", "torch.linalg.solve(gram, target.mT).mT", "torch.linalg.solve(gram, target)"),
+        ("not transposed", "target = after @ before.mT", "target = before @ after.mT"),
+        ("ε on both sides", "eye = eps *", "eye = eps**2 *"),
+        ("ε on both sides", "eye = eps *", "eye = 2 * eps *"),
+        (
+            "expected shape",
+            "before @ before.mT",
+            "before.mT @ before",
+            "before.shape[1]",
+            "before.shape[2]",
+            "after @ before.mT",
+            "after.mT @ before",
+        ),
+        ("pulls M to I", "gram = before @ before.mT", "gram = (before @ before.mT).mean(0)"),
+        (
+            "not transposed",
+            "return torch.linalg.solve(gram, target.mT).mT",
+            "return torch.eye(before.shape[1], dtype=before.dtype).expand(len(before), -1, -1)",
+        ),
     ],
-    "follow_phases": [
-        ("clock of its own", "path.append(step(path[-1], t,", "path.append(step(path[-1], len(path) - 1,"),
-        ("t = 0, 1, 2", "path[-1], t,", "path[-1], t + 1,"),
-        ("where the first has ended", "step(path[-1],", "step(path[-1] if t else z,"),
-        ("3 steps and the start", "path = [z]", "path = [z, z]"),
-        ("3 steps and the start", "stack(path", "stack(path[1:]"),
-        ("clock of its own", "in segments for", "in segments[::-1] for"),
-        ("B, 4, d", "(path, 1)", "(path, 0)"),
-        ("as they are", "t, y))", "t, y / y.sum()))"),
-        ("where the first", "t, y))", "t, segments[0][0]))"),
-    ],
-    "trial_score": [
-        ("true", "true[:, :, :1])", "predicted[:, :, :1])"),
-        ("weighs alike", "(error / still).mean()", "error.sum() / still.sum()"),
-        ("image by image", ".flatten(1).sum(1)", ".flatten(2).sum(2)"),
-        ("not squared", ".abs()", ".square()"),
-        ("another norm", ".abs()", ".square()", "(error / still)", "(error / still).sqrt()"),
-        ("Frame 0", "[:, :, 1:]", ""),
-        ("absolute", ".abs()", "", "(error / still)", "(error / still).abs()"),
-        ("one number", ".mean()", ""),
-        ("score 1", ".mean()", ".sum()"),
-        ("score 1", "(error / still)", "error"),
-        ("score 1", "return (error", "return 1 - (error"),
+    "how_much": [
+        ("A row for each weight", f"[{ROW}]", "[[0.68, 1.64, 0.60], [0.27, 0.75, 0.63]]"),
+        ("All numbers are ratios", "1.64", "1640.0"),
+        ("another seed", "1.64", "float('nan')"),
+        ("from row to row", ROW, "[0.16, 0.62, 0.66], [0.27, 0.75, 0.63], [0.68, 1.64, 0.60]"),
+        ("second column", ROW, "[0.68, 0.60, 1.64], [0.27, 0.63, 0.75], [0.16, 0.66, 0.62]"),
+        ("falls clearly", "1.64", "0.70"),
+        ("below 0.9", "0.63", "1.30"),
+        ("does not make single motions better", "0.66", "0.40"),
     ],
 }
 RIGHT = {
-    "bracket": (DIFFERENCES,),
-    "strang": (STRANG, "second(first(second(z, h / 2), h), h / 2)"),
+    "parking": (
+        LEGS,
+        "legs = [torch.matrix_exp(s * eps * M) for s, M in ((-1, B), (-1, A), (1, B), (1, A))]\n"
+        "    return torch.linalg.multi_dot(legs)",
+    ),
+    "read_motion": ("return torch.linalg.solve(gram, target.mT).mT", "return target @ torch.linalg.inv(gram)"),
 }
