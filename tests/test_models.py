@@ -292,6 +292,12 @@ def test_poflow_terms_equal_a_slow_recomputation_of_each_sequence(build):
         torch.testing.assert_close((terms.reconstruction[b], terms.kl[b]), (reconstruction(model, batch, b, z), kl))
 
 
+def test_a_step_of_poflow_works_out_no_determinant(build):
+    model = build("poflow")
+    model.flow._log_det = lambda *_: pytest.fail("a log-determinant that no term of the objective reads")
+    model.terms(batch_of(2), generator())
+
+
 def test_a_plane_wave_has_no_residual_at_its_own_speed(build):
     """u = sin(w·z - c‖w‖t), moved along by its own gradient."""
     w, c, model = torch.tensor([0.6, -1.1]), 0.7, build("poflow")

@@ -97,7 +97,7 @@ class PoFlow(VAE):
         points, potential = trajectory.step_starts(), self.flow.field
         bend, spread = potential.second_time_derivative(*points), potential.laplacian(*points)
         speed = points[2] @ self.speed.to(points[2])
-        return wave_residual(bend, spread, speed).unflatten(0, trajectory.log_det.shape)
+        return wave_residual(bend, spread, speed).unflatten(0, trajectory.velocity.shape[:2])
 
     def _change_of_image(self, z: Tensor, velocity: Tensor) -> Tensor:
         """J ∇u: how fast the decoded image changes along the flow, (B, C, H, W), by one forward derivative."""
