@@ -284,6 +284,9 @@ def test_a_model_that_reads_its_motion_off_frames_is_asked_by_its_own_and_by_oth
     mixed = measure_operators(model, training, make_fading(held_out.images), scores=False)["operators"]
     assert mixed["own"]["equivariance_error"] == pytest.approx({"halve": 0, "still": 0}, abs=0.02)
     assert mixed["swapped"]["equivariance_error"] == pytest.approx({"halve": 0, "still": 0}, abs=0.02)
+    sizes = {"likelihood_images": 2, "samples": 3, "operator_images": 6, "operators": ["identity"]}
+    table = compare({"pixels": model}, training, make_fading(torch.rand(20, *SHAPE)), scores=True, **sizes)
+    assert table["vp_score"].notna().tolist() == 3 * [False] + 3 * [True], "operators and both ways to ask have a score"
     model.motion = "flow"  # as that of a flow with coefficients of its own, which no k drives
     again = measure_operators(model, training, make_fading(held_out.images), scores=False)["operators"]
     assert again.keys() == mixed.keys()
