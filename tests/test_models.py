@@ -352,6 +352,15 @@ def test_flow_terms_equal_a_slow_recomputation_of_each_sequence(build, frames):
     torch.testing.assert_close(by_weight.loss, terms.loss)
 
 
+@pytest.mark.parametrize("name", ["flow-factorized", "poflow"])
+def test_the_directions_of_an_estimated_determinant_come_from_the_generator_too(make_potential, name):
+    flow = Flow(make_potential(LATENT, K, horizon=T), log_det="hutchinson")
+    model, before = MODELS[name](encoder_and_decoder(LATENT), flow, SHAPE), torch.get_rng_state()
+    first, again, other = (model.terms(batch_of(2), generator(seed)).loss for seed in (7, 7, 8))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first == again != other
+
+
 def test_without_penalties_drawing_some_frames_is_unbiased_for_the_sum_over_all(build):
     off, whole, found = dict.fromkeys(FLOW_WEIGHTS, 0.0) | {"beta": 0.4}, batch_of(), []
     model = build("flow-factorized", **off)

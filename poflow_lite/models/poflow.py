@@ -74,7 +74,8 @@ class PoFlow(VAE):
         if batch.k.ndim != 1:
             raise ValueError(f"PoFlow names the one k of each sequence, got weights {tuple(batch.k.shape)}")
         posterior = self.encode(batch.frames[:, 0])
-        trajectory = self.flow.rollout(reparameterize(posterior, generator), batch.k, range(batch.horizon + 1))
+        z = reparameterize(posterior, generator)
+        trajectory = self.flow.rollout(z, batch.k, range(batch.horizon + 1), generator)
         predicted = self.decode(trajectory.z.take_along_dim(batch.times[..., None], 1))
 
         rows = torch.arange(len(batch), device=batch.frames.device)
