@@ -107,7 +107,8 @@ class Schedule:
     clip: Annotated[float, Field(gt=0)] = 1e4
 
     def __post_init__(self):
-        checked(type(self), vars(self))
+        for name, value in checked(type(self), vars(self)).items():
+            object.__setattr__(self, name, value)
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0, 1, ..., steps - 1."""

@@ -1,11 +1,13 @@
 """Training: what is minimised and how, what stops it, and that an interrupted run continues bit for bit."""
 
+import json
 import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -95,6 +97,11 @@ def test_a_schedule_without_warm_up_starts_at_its_peak_and_one_that_cannot_be_is
     for name, value in ((name, value) for name, values in refused.items() for value in values):
         with pytest.raises(ValueError, match=f"{name} must be .*, got {value}"):
             Schedule(**{"steps": 10, name: value})
+
+
+def test_a_schedule_of_numpy_numbers_can_be_saved():
+    schedule = Schedule(np.int64(1), np.float32(0.5), warmup=np.int64(0))
+    assert json.loads(json.dumps(asdict(schedule))) == asdict(Schedule(1, 0.5, warmup=0))
 
 
 def test_draws_depend_on_seed_step_and_stream_only_and_those_of_data_and_noise_differ():
