@@ -137,9 +137,15 @@ def test_auto_is_cuda_where_there_is_one_and_unknown_or_absent_devices_are_refus
     for there, chosen in ((True, "cuda"), (False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
         assert resolve_device("auto").type == chosen
-    for name, message in (("cuda", "no CUDA device"), ("tpu9", "unknown device 'tpu9'"), ("", "unknown device ''")):
+    unknown = {name: f"unknown device '{name}': use auto, cpu or cuda" for name in ("tpu9", "", "mps", "meta")}
+    for name, message in {"cuda": "no CUDA device", "cpu:1": "no cpu:1, the last one is cpu:0", **unknown}.items():
         with pytest.raises(ValueError, match=message):
             resolve_device(name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match="this machine has no cuda:9, the last one is cuda:1: use auto, cpu or cuda"):
+        resolve_device("cuda:9")
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit_and_a_finished_one_stays(tmp_path):
