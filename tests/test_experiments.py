@@ -314,6 +314,22 @@ def test_a_users_model_trains_resumes_loads_and_is_measured_on_a_users_sequences
     assert load_run(whole, "cpu", model=Fading()).config["steps"] == 1
 
 
+def test_a_run_on_objects_is_continued_on_its_own_data_and_options_only(tmp_path, make_fading):
+    images = torch.rand(6, *SHAPE, generator=generator())
+    start = partial(train, Fading(), schedule=Schedule(2), out=tmp_path, resume=True, device="cpu")
+    for _ in range(2):
+        start(make_fading(images, name="mine"))
+    for other, told in [
+        ({"name": "yours"}, "data_set"),
+        ({"name": "mine", "horizon": 3}, "horizon"),
+        ({"name": "mine", "start": "random"}, "start"),
+    ]:
+        with pytest.raises(ValueError, match=rf"belongs to another run \(different: {told}\)"):
+            start(make_fading(images, **other))
+    with pytest.raises(ValueError, match=r"\(different: data_set, horizon, model, rate, start\)"):
+        start(make_fading(images, name="mine"), record={"rate": 0.5})
+
+
 def videos(split, **settings):
     """Labelled clips, two that rise for each that falls."""
     start, change = torch.rand(2, 9, 1, generator=generator(len(split)))

@@ -77,7 +77,8 @@ def train(
         device: "auto", "cpu" or "cuda".
         resume: continue an interrupted run with the same settings.
         overwrite: replace a run that is there.
-        record: what else determines the run, as JSON; by default the name of the model's class.
+        record: what else determines the run, as JSON; a run is resumed only with the same. By default the name of the
+            model's class, and name, horizon and start poses of the data: options of the model belong in here.
         save_every_seconds: how much work a power failure can cost.
         progress: show a bar.
 
@@ -90,7 +91,7 @@ def train(
     chosen, folder = resolve_device(device), prepare_folder(out)
     shape = {"image_shape": training.image_shape, "names": training.names}
     settings = {"batch_size": batch_size, "frames": frames, "seed": seed, **asdict(schedule)}
-    run = {**settings, **shape, **(record or {"model": type(model).__name__})}
+    run = {**settings, **shape, **(record or _objects(model, training))}
     run = json.loads(json.dumps(run))  # as in the file: tuples have become lists
     notes = {"data_set": training.name, "device": machine(chosen), "versions": versions(), "command": command()}
 
@@ -104,7 +105,7 @@ def train(
         if not (folder / CHECKPOINT).exists():
             write_json(folder / CONFIG, {**run, **notes})
         if progress:
-            print(f"{run['model']}, seed {seed}, on {training.name}, {notes['device']}")
+            print(f"{run.get('model', type(model).__name__)}, seed {seed}, on {training.name}, {notes['device']}")
         fit(
             model,
             partial(training.to(chosen).sample, batch_size, frames, **getattr(model, "draws", {})),
@@ -120,6 +121,12 @@ def train(
             finish=name_k if getattr(model, "names_k", False) else None,
         )
     return folder
+
+
+def _objects(model: nn.Module, training: Sequences) -> dict[str, Any]:
+    """What a run's record says of a model and data that have no recipe."""
+    names = {"model": type(model).__name__, "data_set": training.name}
+    return {**names, "horizon": int(training.horizon), "start": getattr(training, "start", None)}
 
 
 def _make_room(folder: Path, resume: bool, overwrite: bool) -> None:
