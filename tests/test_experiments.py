@@ -314,6 +314,14 @@ def test_a_users_model_trains_resumes_loads_and_is_measured_on_a_users_sequences
     assert load_run(whole, "cpu", model=Fading()).config["steps"] == 1
 
 
+def test_sequences_that_are_longer_than_the_clock_of_a_flow_are_refused(tmp_path, make_fading):
+    training = make_fading(torch.rand(6, 3, 28, 28), horizon=9, name="films")
+    message = r"films has sequences of 9 steps, .* FlowFactorizedVAE stops after 8: build it .*horizon=9\)"
+    with pytest.raises(ValueError, match=message):
+        train(build(), training, Schedule(1), tmp_path / "run", **HOW)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_on_objects_is_continued_on_its_own_data_and_options_only(tmp_path, make_fading):
     images = torch.rand(6, *SHAPE, generator=generator())
     start = partial(train, Fading(), schedule=Schedule(2), out=tmp_path, resume=True, device="cpu")

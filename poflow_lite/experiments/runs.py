@@ -88,6 +88,7 @@ def train(
     Raises:
         ValueError, FileNotFoundError, OSError: each says what came, what was expected and what to do.
     """
+    _require_clock(model, training)
     chosen, folder = resolve_device(device), prepare_folder(out)
     shape = {"image_shape": training.image_shape, "names": training.names}
     settings = {"batch_size": batch_size, "frames": frames, "seed": seed, **asdict(schedule)}
@@ -127,6 +128,16 @@ def _objects(model: nn.Module, training: Sequences) -> dict[str, Any]:
     """What a run's record says of a model and data that have no recipe."""
     names = {"model": type(model).__name__, "data_set": training.name}
     return {**names, "horizon": int(training.horizon), "start": getattr(training, "start", None)}
+
+
+def _require_clock(model: nn.Module, training: Sequences) -> None:
+    """Refuse sequences that go on where the clock of a model's flow stands: it could learn but one velocity there."""
+    field = getattr(getattr(model, "flow", None), "field", None)
+    if (horizon := getattr(field, "horizon", training.horizon)) < training.horizon:
+        raise ValueError(
+            f"{training.name} has sequences of {training.horizon} steps, but the clock of this {type(model).__name__} "
+            f"stops after {horizon}: build it with recipe(..., horizon={training.horizon})"
+        )
 
 
 def _make_room(folder: Path, resume: bool, overwrite: bool) -> None:
