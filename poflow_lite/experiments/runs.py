@@ -271,7 +271,8 @@ def evaluate(
         model: with the methods of :class:`models.VAE`.
         held_out: measured.
         training: of the training split, for the median frame.
-        likelihood_images, samples: for :func:`metrics.log_likelihood`.
+        likelihood_images, samples: for :func:`metrics.log_likelihood`, each image under one transformation, in turn, so
+            that its standard error counts no image more than once.
         median_images: for :class:`metrics.MedianFrame`.
         metrics: further ones by name, functions of the model and the held-out sequences that give JSON.
         seed: of the median frame's start poses.
@@ -300,7 +301,8 @@ def evaluate(
             raise ValueError(
                 f"nothing moves under {name!r}: each frame is frame 0, and no error can be held against that"
             )
-    likelihood = log_likelihood(model, asked, images=likelihood_images, samples=samples, progress=progress)
+    dealt = as_asked(model, held_out.first(likelihood_images).in_turns())
+    likelihood = log_likelihood(model, dealt, images=likelihood_images, samples=samples, progress=progress)
     found = {
         **errors,
         "ratio_to_no_motion": {k: errors["equivariance_error"][k] / errors["no_motion"][k] for k in held_out.names},
