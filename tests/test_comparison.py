@@ -125,6 +125,16 @@ def test_the_four_operators_the_models_own_motion_and_scores(images, make_fading
     assert found["clustering_accuracy"] == 0.5
 
 
+def test_a_likelihood_above_its_ceiling_is_left_empty_and_the_rest_is_measured(images, make_fading, rows_of):
+    model = Pixels()
+    model.log_prior = lambda z, t, y: 1e6 + VAE.log_prior(model, z, t, y)  # no density
+    sizes = {"likelihood_images": 1, "samples": 2, "operators": ["identity"], "scores": True}
+    row = rows_of(compare({"pixels": model}, make_fading(images), make_fading(images[:8]), **sizes))[
+        "pixels", "identity"
+    ]
+    assert ("sequence" in row, row["halve"], 0 <= row["vp_score"] <= 1) == (False, 1, True)
+
+
 def test_validation_images_choose_the_operator_and_it_alone_is_scored(images, make_fading, monkeypatch):
     """Validation moves as training did, and test images the other way round, where to stand still errs less."""
     monkeypatch.setattr(objects, "vp_score", partial(objects.vp_score, epochs=1))

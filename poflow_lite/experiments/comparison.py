@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from functools import partial
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from poflow_lite.datasets import Sequences, TransformationSequences
-from poflow_lite.experiments.runs import require_trained
+from poflow_lite.experiments.runs import possible_likelihood, require_trained
 from poflow_lite.flows import LatentOperator
 from poflow_lite.io import require_known
 from poflow_lite.metrics import (
@@ -24,7 +23,6 @@ from poflow_lite.metrics import (
     every_sequence,
     generated_pairs,
     log_evidence,
-    log_likelihood,
     persistence,
     predict,
     reconstruct,
@@ -89,7 +87,6 @@ def measure_operators(
 
     Raises:
         ValueError: for an unknown operator; the message lists the known ones.
-        AboveCeiling: for a likelihood that exceeds what is possible, as that of a flow that folds space can.
     """
     require_trained(model)
     fitted = fit_operators(model, training, _entries(operators), operator_images, seed)
@@ -157,13 +154,13 @@ def _scores(
 ) -> dict[str, Any]:
     """What else is measured of one way to move a model.
 
-    "log_likelihood" (:class:`metrics.LogLikelihood`, by name), "vp_score", "naming", the share of sequences whose k has
+    "log_likelihood" (:func:`possible_likelihood`), "vp_score", "naming", the share of sequences whose k has
     the largest joint posterior, of what is told k, and of still images "extrapolation", the error over frames T+1 to
     2T.
     """
     asked, predictor, dealt = ask(held_out), partial(predict, own), held_out.first(sizes["images"]).in_turns()
     found: dict[str, Any] = {
-        "log_likelihood": asdict(log_likelihood(own, ask(dealt), **sizes)),
+        "log_likelihood": possible_likelihood(own, ask(dealt), **sizes),
         "vp_score": vp_score(*generated_pairs(predictor, asked), seeds=[sizes["seed"]]).mean,
     }
     if isinstance(held_out, TransformationSequences):  # can be rendered beyond T

@@ -28,6 +28,7 @@ from poflow_lite.io import (
     write_json,
 )
 from poflow_lite.metrics import (
+    AboveCeiling,
     MedianFrame,
     as_asked,
     clustering_accuracy,
@@ -252,6 +253,17 @@ def require_trained(model: nn.Module) -> None:
         )
 
 
+def possible_likelihood(model: nn.Module, sequences: Sequences, **options: Any) -> dict[str, Any] | None:
+    """:func:`metrics.log_likelihood` by name; ``None`` above its ceiling, where the flow folds, or for NaN.
+
+    A fold has two pre-images, of which the density counts one.
+    """
+    try:
+        return asdict(log_likelihood(model, sequences, **options))
+    except AboveCeiling:
+        return None
+
+
 @checks_arguments
 def evaluate(
     model: nn.Module,
@@ -280,8 +292,8 @@ def evaluate(
 
     Returns:
         By name: "equivariance_error", "no_motion", "median_frame", "reconstruction_floor" and "ratio_to_no_motion", for
-        each transformation, errors in L1 pixel intensities summed over frames; "log_likelihood", nats a frame; what
-        else the model has, and ``metrics``.
+        each transformation, errors in L1 pixel intensities summed over frames; "log_likelihood", nats a frame, or
+        ``None``, see :func:`possible_likelihood`; what else the model has, and ``metrics``.
     """
     require_trained(model)
     poses, device = torch.Generator().manual_seed(seed), next(model.parameters()).device
@@ -302,11 +314,11 @@ def evaluate(
                 f"nothing moves under {name!r}: each frame is frame 0, and no error can be held against that"
             )
     dealt = as_asked(model, held_out.first(likelihood_images).in_turns())
-    likelihood = log_likelihood(model, dealt, images=likelihood_images, samples=samples, progress=progress)
+    sizes = {"images": likelihood_images, "samples": samples, "progress": progress}
     found = {
         **errors,
         "ratio_to_no_motion": {k: errors["equivariance_error"][k] / errors["no_motion"][k] for k in held_out.names},
-        "log_likelihood": asdict(likelihood),
+        "log_likelihood": possible_likelihood(model, dealt, **sizes),
     }
     if getattr(getattr(model, "prior", None), "transformations", None) == len(held_out.names):
         batch = held_out.sample(min(64, len(held_out)), generator=torch.Generator().manual_seed(0))

@@ -28,7 +28,7 @@ DECODED = 2048
 """Images decoded at once: few enough for the caches of a processor, where 8,192 take half as long again."""
 
 
-class AboveCeiling(RuntimeError):
+class AboveCeiling(ValueError):
     """A log-likelihood exceeds what any density under its decoder can have."""
 
 
