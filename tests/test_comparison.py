@@ -125,6 +125,14 @@ def test_the_four_operators_the_models_own_motion_and_scores(images, make_fading
     assert found["clustering_accuracy"] == 0.5
 
 
+def test_data_of_one_transformation_have_scores_too_but_none_of_telling_k(images, make_fading, rows_of):
+    training, held_out = (make_fading(part, names=("halve",)) for part in (images, images[:4]))
+    sizes = {"likelihood_images": 2, "samples": 2, "operators": ["linear"]}
+    row = rows_of(compare({"pixels": Pixels()}, training, held_out, scores=True, **sizes))["pixels", "linear"]
+    assert {"sequence", "predictive", "frame", "halve beyond T"} < row.keys()
+    assert not {"vp_score", "naming"} & row.keys()
+
+
 def test_a_likelihood_above_its_ceiling_is_left_empty_and_the_rest_is_measured(images, make_fading, rows_of):
     model = Pixels()
     model.log_prior = lambda z, t, y: 1e6 + VAE.log_prior(model, z, t, y)  # no density

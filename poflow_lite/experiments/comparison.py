@@ -75,7 +75,8 @@ def measure_operators(
         scores: measure likelihoods and VP scores too, not only equivariance errors.
         metrics: further ones by name, functions of the moved model and the held-out sequences that give JSON.
         operator_images, median_images: how many training images operators and median frame are fitted to, at most.
-        seed: of random start poses, and of the network behind the VP score.
+        seed: of the random start poses of training images, of the likelihood's draws and of the network behind the VP
+            score. Errors are measured from the same start poses whatever it is.
 
     Returns:
         "references" ("no_motion", "median_frame", "reconstruction_floor"), each k ↦ error, and "operators", each with
@@ -154,21 +155,20 @@ def _scores(
 ) -> dict[str, Any]:
     """What else is measured of one way to move a model.
 
-    "log_likelihood" (:func:`possible_likelihood`), "vp_score", "naming", the share of sequences whose k has
-    the largest joint posterior, of what is told k, and of still images "extrapolation", the error over frames T+1 to
-    2T.
+    "log_likelihood" (:func:`possible_likelihood`); where there are two transformations at least "vp_score", and of what
+    is told k "naming", the share of sequences whose k has the largest joint posterior; and of still images
+    "extrapolation", the error over frames T+1 to 2T.
     """
     asked, predictor, dealt = ask(held_out), partial(predict, own), held_out.first(sizes["images"]).in_turns()
-    found: dict[str, Any] = {
-        "log_likelihood": possible_likelihood(own, ask(dealt), **sizes),
-        "vp_score": vp_score(*generated_pairs(predictor, asked), seeds=[sizes["seed"]]).mean,
-    }
+    found: dict[str, Any] = {"log_likelihood": possible_likelihood(own, ask(dealt), **sizes)}
+    if several := len(held_out.names) > 1:  # or there is no k to tell from others
+        found["vp_score"] = vp_score(*generated_pairs(predictor, asked), seeds=[sizes["seed"]]).mean
     if isinstance(held_out, TransformationSequences):  # can be rendered beyond T
         longer = copy.copy(held_out)
         longer.horizon = 2 * held_out.horizon
         whole = _errors({"": (own, ask)}, longer)[""]
         found["extrapolation"] = {k: error - errors[k] for k, error in whole.items()}
-    if ask is _as_told:
+    if several and ask is _as_told:
         found["naming"] = _naming(own, dealt, sizes["seed"])
     return found
 
@@ -216,9 +216,11 @@ def compare(
 
     Returns:
         A row for each model and operator, with the columns "model", "operator", the error ÷ that of no motion for each
-        transformation (NaN for one that moves nothing) and their "mean", with ``scores`` "vp_score" and the likelihoods
-        "sequence", "predictive" and "frame", and ``metrics``. References come first, "no motion" and "median frame" as
-        models, and each model's reconstruction as its operator "floor".
+        transformation (NaN for one that moves nothing) and their "mean", and ``metrics``. With ``scores`` also the
+        likelihoods "sequence", "predictive" and "frame", of two transformations or more "vp_score" and "naming", the
+        share of sequences whose k the model finds most likely, and of still images "… beyond T", the error of each
+        transformation over frames T+1 to 2T, in L1 pixel intensities. References come first, "no motion" and "median
+        frame" as models, and each model's reconstruction as its operator "floor".
 
     Raises:
         ValueError: for no models, or an unknown operator.
