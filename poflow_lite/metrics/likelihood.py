@@ -45,7 +45,8 @@ class LogLikelihood:
             for a model whose prior is pushed forward, which has no such reading.
         squared_error: ‖x_t - x̂_t‖² of the prediction from the mean code of x_0, mean over t ≥ 1. It stands beside
             ``predictive``, which comes near its ceiling however the model errs.
-        standard_error: of each, over sequences.
+        standard_error: of each, over sequences, as if these were independent, which those of one image are not: see
+            :meth:`datasets.Sequences.in_turns`.
         ceiling: -(CHW/2) log 2π, which none can exceed.
         sequences, samples: how many sequences were measured; S.
     """
