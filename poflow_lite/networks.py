@@ -104,6 +104,15 @@ def _patch_shape(image_shape: tuple[int, int, int]) -> tuple[int, int]:
     return height // PATCH, width // PATCH
 
 
+def _features_of(channels: tuple[int, ...]) -> int:
+    """The one number of features that patches take."""
+    if len(channels) != 1:
+        raise ValueError(
+            f"patches take one number of features, such as channels=32, got channels={','.join(map(str, channels))}"
+        )
+    return channels[0]
+
+
 class PatchEncoder(nn.Module):
     """x (B, C, H, W) ↦ mean and log standard deviation of q(z | x), (B, 2d): patches, each seen alike, then two layers.
 
@@ -118,7 +127,7 @@ class PatchEncoder(nn.Module):
 
     def __init__(self, image_shape: tuple[int, int, int], latent: int, channels: tuple[int] = (32,), hidden: int = 256):
         super().__init__()
-        (features,), count = channels, math.prod(_patch_shape(image_shape))
+        features, count = _features_of(channels), math.prod(_patch_shape(image_shape))
         self.image_shape, self.latent = tuple(image_shape), latent
         self.network = nn.Sequential(
             *(nn.Conv2d(image_shape[0], features, PATCH, stride=PATCH), nn.SiLU(), nn.Flatten()),
@@ -136,7 +145,7 @@ class PatchDecoder(nn.Module):
 
     def __init__(self, image_shape: tuple[int, int, int], latent: int, channels: tuple[int] = (32,), hidden: int = 256):
         super().__init__()
-        (features,), shape = channels, _patch_shape(image_shape)
+        features, shape = _features_of(channels), _patch_shape(image_shape)
         self.latent = latent
         pixels = nn.Conv2d(features, image_shape[0] * PATCH**2, kernel_size=3, padding=1)
         nn.init.constant_(pixels.bias, DARK)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from poflow_lite.datasets import Motion, Sequences
 from poflow_lite.fields import mixing_weights
-from poflow_lite.flows import LatentOperator, Trajectory
+from poflow_lite.flows import LatentOperator, Trajectory, with_exact_density
 
 __all__ = [
     "OPERATORS",
@@ -329,7 +329,8 @@ def fit_operators(
     """All operators of a trained model by name, fitted on training sequences only, and its own motion if k drives one.
 
     Args:
-        model: trained; its own rollout joins by the name in ``model.motion``, such as "flow" or "roll".
+        model: trained; its own rollout joins by the name in ``model.motion``, such as "flow" or "roll", with the exact
+            log-determinant of a flow.
         training: sequences of the training split.
         operators: entries like those of :data:`OPERATORS`, which are the default.
         images: at most so many training images.
@@ -340,7 +341,7 @@ def fit_operators(
     found = {name: fit(model, training, latents) for name, fit in chosen.items()}
     motion = getattr(model, "motion", None)
     told = getattr(model, "names_k", None) is not False  # what moves by coefficients is not told k
-    return found | ({motion: model} if motion and told else {})
+    return found | ({motion: with_exact_density(model)} if motion and told else {})
 
 
 def with_operator(model: Any, operator: LatentOperator) -> Any:

@@ -54,16 +54,22 @@ def resolve_device(device: str = "auto") -> torch.device:
     """The device of that name; "auto" is CUDA where there is one, else the CPU.
 
     Raises:
-        ValueError: for a name PyTorch does not know or a device that is not there.
+        ValueError: for another kind of device than these, or one that is not there.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    there = {"cpu": 1, "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0}
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {device!r}: use auto, cpu or cuda") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
+    except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in there:
+        raise ValueError(f"unknown device {device!r}: use auto, cpu or cuda")
+    if not there[chosen.type]:
         raise ValueError("this machine has no CUDA device that PyTorch can use: use --device auto or cpu")
+    if (chosen.index or 0) >= there[chosen.type]:
+        last = f"{chosen.type}:{there[chosen.type] - 1}"
+        raise ValueError(f"this machine has no {device}, the last one is {last}: use auto, cpu or cuda")
     return chosen
 
 
@@ -107,7 +113,8 @@ class Schedule:
     clip: Annotated[float, Field(gt=0)] = 1e4
 
     def __post_init__(self):
-        checked(type(self), vars(self))
+        for name, value in checked(type(self), vars(self)).items():
+            object.__setattr__(self, name, value)
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0, 1, ..., steps - 1."""

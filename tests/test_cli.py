@@ -12,6 +12,7 @@ import pytest
 
 from poflow_lite import cli, experiments, studies
 from poflow_lite.experiments import runs
+from poflow_lite.metrics import AboveCeiling
 from poflow_lite.plotting import figure
 from poflow_lite.settings import checked
 from poflow_lite.studies.study import Study
@@ -80,6 +81,14 @@ def test_a_flow_that_folds_is_warned_of(run, tmp_path, monkeypatch):
     assert "warning" not in run("evaluate", tmp_path)[1]
     monkeypatch.setattr(runs, "smallest_eigenvalue", lambda model, batch: -0.25)
     assert "warning: the flow is not invertible everywhere" in run("evaluate", tmp_path)[1]
+
+    def too_high(*arguments, **options):
+        raise AboveCeiling("too high")
+
+    monkeypatch.setattr(runs, "log_likelihood", too_high)
+    code, out, _ = run("evaluate", tmp_path)
+    assert (code, "Log-likelihood: none" in out, "Seconds: " in out) == (0, True, True)
+    assert json.loads((tmp_path / "metrics.json").read_text())["log_likelihood"] is None
 
 
 def test_another_models_checkpoint_and_a_damaged_one_are_one_line(run, tmp_path):

@@ -125,6 +125,24 @@ def test_the_four_operators_the_models_own_motion_and_scores(images, make_fading
     assert found["clustering_accuracy"] == 0.5
 
 
+def test_data_of_one_transformation_have_scores_too_but_none_of_telling_k(images, make_fading, rows_of):
+    training, held_out = (make_fading(part, names=("halve",)) for part in (images, images[:4]))
+    sizes = {"likelihood_images": 2, "samples": 2, "operators": ["linear"]}
+    row = rows_of(compare({"pixels": Pixels()}, training, held_out, scores=True, **sizes))["pixels", "linear"]
+    assert {"sequence", "predictive", "frame", "halve beyond T"} < row.keys()
+    assert not {"vp_score", "naming"} & row.keys()
+
+
+def test_a_likelihood_above_its_ceiling_is_left_empty_and_the_rest_is_measured(images, make_fading, rows_of):
+    model = Pixels()
+    model.log_prior = lambda z, t, y: 1e6 + VAE.log_prior(model, z, t, y)  # no density
+    sizes = {"likelihood_images": 1, "samples": 2, "operators": ["identity"], "scores": True}
+    row = rows_of(compare({"pixels": model}, make_fading(images), make_fading(images[:8]), **sizes))[
+        "pixels", "identity"
+    ]
+    assert ("sequence" in row, row["halve"], 0 <= row["vp_score"] <= 1) == (False, 1, True)
+
+
 def test_validation_images_choose_the_operator_and_it_alone_is_scored(images, make_fading, monkeypatch):
     """Validation moves as training did, and test images the other way round, where to stand still errs less."""
     monkeypatch.setattr(objects, "vp_score", partial(objects.vp_score, epochs=1))
@@ -284,6 +302,9 @@ def test_a_model_that_reads_its_motion_off_frames_is_asked_by_its_own_and_by_oth
     mixed = measure_operators(model, training, make_fading(held_out.images), scores=False)["operators"]
     assert mixed["own"]["equivariance_error"] == pytest.approx({"halve": 0, "still": 0}, abs=0.02)
     assert mixed["swapped"]["equivariance_error"] == pytest.approx({"halve": 0, "still": 0}, abs=0.02)
+    sizes = {"likelihood_images": 2, "samples": 3, "operator_images": 6, "operators": ["identity"]}
+    table = compare({"pixels": model}, training, make_fading(torch.rand(20, *SHAPE)), scores=True, **sizes)
+    assert table["vp_score"].notna().tolist() == 3 * [False] + 3 * [True], "operators and both ways to ask have a score"
     model.motion = "flow"  # as that of a flow with coefficients of its own, which no k drives
     again = measure_operators(model, training, make_fading(held_out.images), scores=False)["operators"]
     assert again.keys() == mixed.keys()

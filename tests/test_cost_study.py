@@ -65,7 +65,14 @@ def test_operations_of_transport_are_those_that_pytorch_counts(changes, k):
 
 
 @pytest.mark.skipif(torch.__version__ < "2.4", reason="PyTorch names no modules when it counts, before 2.4")
-@pytest.mark.parametrize("changes", [{}, {"pixels": 32, "channels": (3, 5, 7), "hidden": 11, "autoencoding": 0.0}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"pixels": 32, "channels": (3, 5, 7), "hidden": 11, "autoencoding": 0.0},
+        {"network": "patches", "channels": (6,)},
+    ],
+)
 def test_operations_of_the_networks_are_those_of_a_step(changes):
     """PyTorch counts all that passes the two networks in one evaluation of the objective."""
     settings, k = settings_at("flow-factorized", "batch_size", 4, **TINY | changes | {"hamilton_jacobi": 0.0})
@@ -73,7 +80,7 @@ def test_operations_of_the_networks_are_those_of_a_step(changes):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.terms(noise_batch(settings, k, generator()), generator())
     counts = counter.get_flop_counts()
-    counted = sum(sum(counts[name].values()) for name in ("ConvEncoder", "ConvDecoder"))
+    counted = sum(sum(counts[type(network).__name__].values()) for network in (model.encoder, model.decoder))
     assert measures.network_operations(settings) == counted / 2
 
 

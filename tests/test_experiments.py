@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from dataclasses import asdict
 from functools import partial
 
 import pytest
@@ -12,11 +13,12 @@ from tiny import SHAPE, encoder_and_decoder, generator
 from torch import nn
 
 from poflow_lite import experiments
-from poflow_lite.datasets import DATASETS, ClipSequences
+from poflow_lite.datasets import DATASETS, ClipSequences, TransformationSequences
 from poflow_lite.experiments import MODELS, build_model, evaluate, evaluate_run, load_run, recipe, train, train_recipe
 from poflow_lite.fields import AutogradPotential, DivergenceFreeField, Force, FreeField, Potential
 from poflow_lite.flows import DiffusionPrior, PushforwardPrior, StaticPrior, Trajectory
 from poflow_lite.io import held, load_checkpoint, save_checkpoint
+from poflow_lite.metrics import log_likelihood
 from poflow_lite.models import VAE
 from poflow_lite.objectives import Terms, diagonal_normal, gaussian_kl, likelihood
 from poflow_lite.operators import OPERATORS, fit_operators, with_operator
@@ -308,10 +310,38 @@ def test_a_users_model_trains_resumes_loads_and_is_measured_on_a_users_sequences
         evaluate(Fading(), halving, halving)
     found = evaluate(fresh.eval(), halving, halving, metrics=metrics, likelihood_images=2, samples=3, progress=False)
     assert found["rate"] == [fresh.rate.item(), 3]
+    three = TransformationSequences(training.images, horizon=2)
+    likelihood = evaluate(fresh, three, three, likelihood_images=5, samples=3, progress=False)["log_likelihood"]
+    assert likelihood == asdict(log_likelihood(fresh, three.first(5).in_turns(), images=5, samples=3))
+    assert likelihood["sequences"] == 5, "the error is over images, each under one transformation"
     ratio, error = found["ratio_to_no_motion"]["halve"], found["equivariance_error"]["halve"]
     assert error == pytest.approx(ratio * found["no_motion"]["halve"])
     start(Fading(), out=whole, schedule=Schedule(1), overwrite=True)
     assert load_run(whole, "cpu", model=Fading()).config["steps"] == 1
+
+
+def test_sequences_that_are_longer_than_the_clock_of_a_flow_are_refused(tmp_path, make_fading):
+    training = make_fading(torch.rand(6, 3, 28, 28), horizon=9, name="films")
+    message = r"films has sequences of 9 steps, .* FlowFactorizedVAE stops after 8: build it .*horizon=9\)"
+    with pytest.raises(ValueError, match=message):
+        train(build(), training, Schedule(1), tmp_path / "run", **HOW)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_on_objects_is_continued_on_its_own_data_and_options_only(tmp_path, make_fading):
+    images = torch.rand(6, *SHAPE, generator=generator())
+    start = partial(train, Fading(), schedule=Schedule(2), out=tmp_path, resume=True, device="cpu")
+    for _ in range(2):
+        start(make_fading(images, name="mine"))
+    for other, told in [
+        ({"name": "yours"}, "data_set"),
+        ({"name": "mine", "horizon": 3}, "horizon"),
+        ({"name": "mine", "start": "random"}, "start"),
+    ]:
+        with pytest.raises(ValueError, match=rf"belongs to another run \(different: {told}\)"):
+            start(make_fading(images, **other))
+    with pytest.raises(ValueError, match=r"\(different: data_set, horizon, model, rate, start\)"):
+        start(make_fading(images, name="mine"), record={"rate": 0.5})
 
 
 def videos(split, **settings):

@@ -41,6 +41,8 @@ def test_table_and_figure_have_every_data_set_and_model(finished):
     assert list(table["model"]) == ["free-flow", "vae"]
     ratio = result["cells"][0]["ratio_to_no_motion"]
     assert f"scale {ratio['scale']:.3f}, rotate {ratio['rotate']:.3f}" in table["error ÷ no motion"][0]
+    folding = [{**cell, "log_likelihood": None} for cell in result["cells"]]
+    assert full.table({"cells": folding})["nats a frame"].tolist() == ["", ""]
     first = full.figure(result).axes[0]
     assert list(first.lines[0].get_xdata()) == pytest.approx(list(ratio.values()))
     assert "digits (test, 360 images), fixed start, 8 measured, CPU" in (folder / "table.md").read_text()

@@ -14,10 +14,11 @@ from torch.distributions import MultivariateNormal, Normal
 
 from poflow_lite import metrics
 from poflow_lite.datasets import PAPER_TRANSFORMATIONS, ClipSequences, TransformationSequences
-from poflow_lite.flows import DiffusionPrior, Flow, PushforwardPrior
+from poflow_lite.flows import DiffusionPrior, Flow, PushforwardPrior, with_exact_density
 from poflow_lite.metrics import MedianFrame, equivariance_errors, log_likelihood, persistence, predict
 from poflow_lite.models import VAE, FlowFactorizedVAE
 from poflow_lite.objectives import LIKELIHOODS, gaussian_ceiling
+from poflow_lite.operators import fit_operators, with_operator
 
 PAIR = 1, 1, 2
 pytestmark = pytest.mark.usefixtures("double")
@@ -203,6 +204,23 @@ def test_a_perfect_decoder_reaches_the_ceiling_and_what_exceeds_it_is_an_error_o
     next(vae.parameters()).data.fill_(math.nan)
     with pytest.raises(metrics.AboveCeiling, match="log-likelihood nan is not below"):
         log_likelihood(vae, sequences, samples=2)
+
+
+@pytest.mark.parametrize("log_det", ["none", "hutchinson"])
+def test_likelihoods_are_those_of_the_exact_determinant_whichever_was_trained_with(sequences, model, log_det):
+    measure = partial(log_likelihood, sequences=sequences, images=2, samples=3)
+    trained = copy.deepcopy(model)
+    trained.flow = Flow(trained.flow.field, log_det=log_det)
+    own = with_operator(trained, fit_operators(trained, sequences, {})["flow"])
+    assert measure(trained) == measure(own) == measure(model)
+    z, k = torch.randn(2, 4), torch.tensor([0, 1])
+    before, exact = trained.flow, with_exact_density(trained)
+    assert exact.flow.rollout(z, k, range(3)).log_det.equal(model.flow.rollout(z, k, range(3)).log_det)
+    assert (trained.flow, exact.flow.field) == (before, before.field), "the model itself is left as it was"
+    assert with_exact_density(model) is model
+    joint = FlowFactorizedVAE(*encoder_and_decoder(4), before, PushforwardPrior(before))
+    exact = with_exact_density(joint)
+    assert (exact.prior.flow, joint.prior.flow) == (exact.flow, before)
 
 
 def test_log_likelihood_is_determined_by_its_seed_and_own_codes_are_optional(sequences, model):

@@ -292,6 +292,12 @@ def test_poflow_terms_equal_a_slow_recomputation_of_each_sequence(build):
         torch.testing.assert_close((terms.reconstruction[b], terms.kl[b]), (reconstruction(model, batch, b, z), kl))
 
 
+def test_a_step_of_poflow_works_out_no_determinant(build):
+    model = build("poflow")
+    model.flow._log_det = lambda *_: pytest.fail("a log-determinant that no term of the objective reads")
+    model.terms(batch_of(2), generator())
+
+
 def test_a_plane_wave_has_no_residual_at_its_own_speed(build):
     """u = sin(w·z - c‖w‖t), moved along by its own gradient."""
     w, c, model = torch.tensor([0.6, -1.1]), 0.7, build("poflow")
@@ -344,6 +350,15 @@ def test_flow_terms_equal_a_slow_recomputation_of_each_sequence(build, frames):
     torch.testing.assert_close(terms.loss, (slow @ torch.tensor([-1, 0.4, 1, 1, 1, 1])).mean())
     by_weight = model.terms(replace(batch, k=F.one_hot(batch.k, K).double()), generator(7))
     torch.testing.assert_close(by_weight.loss, terms.loss)
+
+
+@pytest.mark.parametrize("name", ["flow-factorized", "poflow"])
+def test_the_directions_of_an_estimated_determinant_come_from_the_generator_too(make_potential, name):
+    flow = Flow(make_potential(LATENT, K, horizon=T), log_det="hutchinson")
+    model, before = MODELS[name](encoder_and_decoder(LATENT), flow, SHAPE), torch.get_rng_state()
+    first, again, other = (model.terms(batch_of(2), generator(seed)).loss for seed in (7, 7, 8))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first == again != other
 
 
 def test_without_penalties_drawing_some_frames_is_unbiased_for_the_sum_over_all(build):

@@ -77,5 +77,9 @@ def test_patches_are_seen_alike_and_every_pixel_can_be_drawn():
     for network in (PatchEncoder, PatchDecoder):
         with pytest.raises(ValueError, match=r"patches of 4×4, .* got 30×28: use strided convolutions"):
             network((3, 30, 28), 5)
+        with pytest.raises(
+            ValueError, match="patches take one number of features, such as channels=32, got channels=4"
+        ):
+            network(shape, 5, (4, 8))
     with pytest.raises(ValueError, match=r"takes images \(B, 3, 8, 12\), got \(2, 3, 12, 8\)"):
         encoder(x.mT)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from poflow_lite.datasets import TransformationSequences, load_images
-from poflow_lite.metrics import predictability
+from poflow_lite.metrics import predictability, with_coefficients
 from poflow_lite.metrics.predictability import generated_pairs, vp_score
 from poflow_lite.metrics.prediction import persistence
 
@@ -31,6 +31,11 @@ def test_pairs_are_the_first_and_the_last_frame(digits):
     pairs, k = generated_pairs(lambda batch: batch.frames, digits, images=5, batch_size=2)
     assert k.tolist() == [0] * 5 + [1] * 5 + [2] * 5
     torch.testing.assert_close(pairs[5:10], digits.batch(torch.arange(5), 1).frames[:, [0, 8]])
+
+
+def test_pairs_of_a_model_that_is_asked_by_coefficients_are_labelled_by_k(digits):
+    asked = with_coefficients(digits, lambda batch: batch.with_k(torch.rand(len(batch), 4)))
+    assert generated_pairs(persistence, asked, images=3)[1].tolist() == [0] * 3 + [1] * 3 + [2] * 3
 
 
 def test_training_pairs_are_not_tested(monkeypatch):

@@ -371,6 +371,7 @@ MEASURES = {
     "as_asked": lambda m, g, s, b: metrics.equivariance_error(g, metrics.as_asked(g, s), batch_size=b),
     "clustering_accuracy": lambda m, g, s, b: metrics.clustering_accuracy(Named(g), s, batch_size=b)[0],
     "log_likelihood": lambda m, g, s, b: metrics.log_likelihood(m, s, images=2, samples=2).standard_error,
+    "with_exact_density": lambda m, g, s, b: metrics.equivariance_error(flows.with_exact_density(m), s, batch_size=b),
     "log_evidence": lambda m, g, s, b: metrics.log_evidence(m, s.batch(torch.arange(5), 1), 2, samples=2),
     "order_gaps": lambda m, g, s, b: (
         metrics.order_gaps(

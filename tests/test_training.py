@@ -1,11 +1,13 @@
 """Training: what is minimised and how, what stops it, and that an interrupted run continues bit for bit."""
 
+import json
 import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -97,6 +99,11 @@ def test_a_schedule_without_warm_up_starts_at_its_peak_and_one_that_cannot_be_is
             Schedule(**{"steps": 10, name: value})
 
 
+def test_a_schedule_of_numpy_numbers_can_be_saved():
+    schedule = Schedule(np.int64(1), np.float32(0.5), warmup=np.int64(0))
+    assert json.loads(json.dumps(asdict(schedule))) == asdict(Schedule(1, 0.5, warmup=0))
+
+
 def test_draws_depend_on_seed_step_and_stream_only_and_those_of_data_and_noise_differ():
     """They were one stream once, so that the noise of some sequences was the numbers that had drawn their frames."""
     places = [(seed, step, stream) for seed in range(3) for step in range(3) for stream in ("data", "noise")]
@@ -130,9 +137,15 @@ def test_auto_is_cuda_where_there_is_one_and_unknown_or_absent_devices_are_refus
     for there, chosen in ((True, "cuda"), (False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
         assert resolve_device("auto").type == chosen
-    for name, message in (("cuda", "no CUDA device"), ("tpu9", "unknown device 'tpu9'"), ("", "unknown device ''")):
+    unknown = {name: f"unknown device '{name}': use auto, cpu or cuda" for name in ("tpu9", "", "mps", "meta")}
+    for name, message in {"cuda": "no CUDA device", "cpu:1": "no cpu:1, the last one is cpu:0", **unknown}.items():
         with pytest.raises(ValueError, match=message):
             resolve_device(name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match="this machine has no cuda:9, the last one is cuda:1: use auto, cpu or cuda"):
+        resolve_device("cuda:9")
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit_and_a_finished_one_stays(tmp_path):

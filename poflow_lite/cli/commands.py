@@ -172,18 +172,13 @@ def export(
     typer.echo(f"{path}: {path.stat().st_size / 2**20:.1f} MB")
 
 
-def _report(metrics: dict[str, Any], folder: Path) -> None:
-    """Print ``metrics.json`` as a table."""
-    import pandas as pd
-
-    model = "flow" if metrics["model"] in ("free-flow", "flow-factorized") else metrics["model"]
-    columns = {name.replace("_", " "): name for name in ("no_motion", "median_frame", "reconstruction_floor")}
-    columns = {model: "equivariance_error", **columns}
-    table = pd.DataFrame({heading: metrics[name] for heading, name in columns.items()}).map("{:.0f}".format)
-    table[f"{model} ÷ no motion"] = [f"{ratio:.2f}" for ratio in metrics["ratio_to_no_motion"].values()]
-    typer.echo(f"\n{metrics['model']}, budget {metrics['budget']}, seed {metrics['seed']}, {metrics['data_set']}")
-    typer.echo(f"L1 over all frames\n{table.to_string()}")
-    likelihood = metrics["log_likelihood"]
+def _report_likelihood(likelihood: dict[str, Any] | None) -> None:
+    if likelihood is None:
+        typer.echo(
+            "Log-likelihood: none, for its estimate is above the ceiling, where no density can be, or NaN: "
+            "a flow that folds space has none. Train longer, or use more substeps"
+        )
+        return
     frame = likelihood["frame"]
     meaning = {
         "sequence": "log p(x_0…x_T | k) ÷ (T + 1), all frames sharing z_0",
@@ -196,6 +191,21 @@ def _report(metrics: dict[str, Any], folder: Path) -> None:
             value, error = frame.get(name, likelihood.get(name)), likelihood["standard_error"][name]
             typer.echo(f"  {'frame' if name in frame else name:<12}{value:>9.1f} ± {error:.1f}   {said}")
     typer.echo(f"Squared error of a predicted frame: {likelihood['squared_error']:.1f}")
+
+
+def _report(metrics: dict[str, Any], folder: Path) -> None:
+    """Print ``metrics.json`` as a table."""
+    import pandas as pd
+
+    model = "flow" if metrics["model"] in ("free-flow", "flow-factorized") else metrics["model"]
+    columns = {name.replace("_", " "): name for name in ("no_motion", "median_frame", "reconstruction_floor")}
+    columns = {model: "equivariance_error", **columns}
+    table = pd.DataFrame({heading: metrics[name] for heading, name in columns.items()}).map("{:.0f}".format)
+    table[f"{model} ÷ no motion"] = [f"{ratio:.2f}" for ratio in metrics["ratio_to_no_motion"].values()]
+    typer.echo(f"\n{metrics['model']}, budget {metrics['budget']}, seed {metrics['seed']}, {metrics['data_set']}")
+    typer.echo(f"L1 over all frames\n{table.to_string()}")
+    _report_likelihood(metrics["log_likelihood"])
+    frame = (metrics["log_likelihood"] or {}).get("frame")
     if frame and metrics.get("smallest_eigenvalue", 1.0) <= 0:
         typer.echo(
             f"warning: the flow is not invertible everywhere (smallest eigenvalue of I + ∇²u is "

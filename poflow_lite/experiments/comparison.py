@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from functools import partial
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from poflow_lite.datasets import Sequences, TransformationSequences
-from poflow_lite.experiments.runs import require_trained
+from poflow_lite.experiments.runs import possible_likelihood, require_trained
 from poflow_lite.flows import LatentOperator
 from poflow_lite.io import require_known
 from poflow_lite.metrics import (
@@ -24,7 +23,6 @@ from poflow_lite.metrics import (
     every_sequence,
     generated_pairs,
     log_evidence,
-    log_likelihood,
     persistence,
     predict,
     reconstruct,
@@ -77,7 +75,8 @@ def measure_operators(
         scores: measure likelihoods and VP scores too, not only equivariance errors.
         metrics: further ones by name, functions of the moved model and the held-out sequences that give JSON.
         operator_images, median_images: how many training images operators and median frame are fitted to, at most.
-        seed: of random start poses, and of the network behind the VP score.
+        seed: of the random start poses of training images, of the likelihood's draws and of the network behind the VP
+            score. Errors are measured from the same start poses whatever it is.
 
     Returns:
         "references" ("no_motion", "median_frame", "reconstruction_floor"), each k ↦ error, and "operators", each with
@@ -89,7 +88,6 @@ def measure_operators(
 
     Raises:
         ValueError: for an unknown operator; the message lists the known ones.
-        AboveCeiling: for a likelihood that exceeds what is possible, as that of a flow that folds space can.
     """
     require_trained(model)
     fitted = fit_operators(model, training, _entries(operators), operator_images, seed)
@@ -157,21 +155,20 @@ def _scores(
 ) -> dict[str, Any]:
     """What else is measured of one way to move a model.
 
-    "log_likelihood" (:class:`metrics.LogLikelihood`, by name), "vp_score", "naming", the share of sequences whose k has
-    the largest joint posterior, of what is told k, and of still images "extrapolation", the error over frames T+1 to
-    2T.
+    "log_likelihood" (:func:`possible_likelihood`); where there are two transformations at least "vp_score", and of what
+    is told k "naming", the share of sequences whose k has the largest joint posterior; and of still images
+    "extrapolation", the error over frames T+1 to 2T.
     """
     asked, predictor, dealt = ask(held_out), partial(predict, own), held_out.first(sizes["images"]).in_turns()
-    found: dict[str, Any] = {
-        "log_likelihood": asdict(log_likelihood(own, ask(dealt), **sizes)),
-        "vp_score": vp_score(*generated_pairs(predictor, asked), seeds=[sizes["seed"]]).mean,
-    }
+    found: dict[str, Any] = {"log_likelihood": possible_likelihood(own, ask(dealt), **sizes)}
+    if several := len(held_out.names) > 1:  # or there is no k to tell from others
+        found["vp_score"] = vp_score(*generated_pairs(predictor, asked), seeds=[sizes["seed"]]).mean
     if isinstance(held_out, TransformationSequences):  # can be rendered beyond T
         longer = copy.copy(held_out)
         longer.horizon = 2 * held_out.horizon
         whole = _errors({"": (own, ask)}, longer)[""]
         found["extrapolation"] = {k: error - errors[k] for k, error in whole.items()}
-    if ask is _as_told:
+    if several and ask is _as_told:
         found["naming"] = _naming(own, dealt, sizes["seed"])
     return found
 
@@ -219,9 +216,11 @@ def compare(
 
     Returns:
         A row for each model and operator, with the columns "model", "operator", the error ÷ that of no motion for each
-        transformation (NaN for one that moves nothing) and their "mean", with ``scores`` "vp_score" and the likelihoods
-        "sequence", "predictive" and "frame", and ``metrics``. References come first, "no motion" and "median frame" as
-        models, and each model's reconstruction as its operator "floor".
+        transformation (NaN for one that moves nothing) and their "mean", and ``metrics``. With ``scores`` also the
+        likelihoods "sequence", "predictive" and "frame", of two transformations or more "vp_score" and "naming", the
+        share of sequences whose k the model finds most likely, and of still images "… beyond T", the error of each
+        transformation over frames T+1 to 2T, in L1 pixel intensities. References come first, "no motion" and "median
+        frame" as models, and each model's reconstruction as its operator "floor".
 
     Raises:
         ValueError: for no models, or an unknown operator.

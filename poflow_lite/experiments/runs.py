@@ -28,6 +28,7 @@ from poflow_lite.io import (
     write_json,
 )
 from poflow_lite.metrics import (
+    AboveCeiling,
     MedianFrame,
     as_asked,
     clustering_accuracy,
@@ -77,7 +78,8 @@ def train(
         device: "auto", "cpu" or "cuda".
         resume: continue an interrupted run with the same settings.
         overwrite: replace a run that is there.
-        record: what else determines the run, as JSON; by default the name of the model's class.
+        record: what else determines the run, as JSON; a run is resumed only with the same. By default the name of the
+            model's class, and name, horizon and start poses of the data: options of the model belong in here.
         save_every_seconds: how much work a power failure can cost.
         progress: show a bar.
 
@@ -87,10 +89,11 @@ def train(
     Raises:
         ValueError, FileNotFoundError, OSError: each says what came, what was expected and what to do.
     """
+    _require_clock(model, training)
     chosen, folder = resolve_device(device), prepare_folder(out)
     shape = {"image_shape": training.image_shape, "names": training.names}
     settings = {"batch_size": batch_size, "frames": frames, "seed": seed, **asdict(schedule)}
-    run = {**settings, **shape, **(record or {"model": type(model).__name__})}
+    run = {**settings, **shape, **(record or _objects(model, training))}
     run = json.loads(json.dumps(run))  # as in the file: tuples have become lists
     notes = {"data_set": training.name, "device": machine(chosen), "versions": versions(), "command": command()}
 
@@ -104,7 +107,7 @@ def train(
         if not (folder / CHECKPOINT).exists():
             write_json(folder / CONFIG, {**run, **notes})
         if progress:
-            print(f"{run['model']}, seed {seed}, on {training.name}, {notes['device']}")
+            print(f"{run.get('model', type(model).__name__)}, seed {seed}, on {training.name}, {notes['device']}")
         fit(
             model,
             partial(training.to(chosen).sample, batch_size, frames, **getattr(model, "draws", {})),
@@ -120,6 +123,22 @@ def train(
             finish=name_k if getattr(model, "names_k", False) else None,
         )
     return folder
+
+
+def _objects(model: nn.Module, training: Sequences) -> dict[str, Any]:
+    """What a run's record says of a model and data that have no recipe."""
+    names = {"model": type(model).__name__, "data_set": training.name}
+    return {**names, "horizon": int(training.horizon), "start": getattr(training, "start", None)}
+
+
+def _require_clock(model: nn.Module, training: Sequences) -> None:
+    """Refuse sequences that go on where the clock of a model's flow stands: it could learn but one velocity there."""
+    field = getattr(getattr(model, "flow", None), "field", None)
+    if (horizon := getattr(field, "horizon", training.horizon)) < training.horizon:
+        raise ValueError(
+            f"{training.name} has sequences of {training.horizon} steps, but the clock of this {type(model).__name__} "
+            f"stops after {horizon}: build it with recipe(..., horizon={training.horizon})"
+        )
 
 
 def _make_room(folder: Path, resume: bool, overwrite: bool) -> None:
@@ -234,6 +253,17 @@ def require_trained(model: nn.Module) -> None:
         )
 
 
+def possible_likelihood(model: nn.Module, sequences: Sequences, **options: Any) -> dict[str, Any] | None:
+    """:func:`metrics.log_likelihood` by name; ``None`` above its ceiling, where the flow folds, or for NaN.
+
+    A fold has two pre-images, of which the density counts one.
+    """
+    try:
+        return asdict(log_likelihood(model, sequences, **options))
+    except AboveCeiling:
+        return None
+
+
 @checks_arguments
 def evaluate(
     model: nn.Module,
@@ -253,7 +283,8 @@ def evaluate(
         model: with the methods of :class:`models.VAE`.
         held_out: measured.
         training: of the training split, for the median frame.
-        likelihood_images, samples: for :func:`metrics.log_likelihood`.
+        likelihood_images, samples: for :func:`metrics.log_likelihood`, each image under one transformation, in turn, so
+            that its standard error counts no image more than once.
         median_images: for :class:`metrics.MedianFrame`.
         metrics: further ones by name, functions of the model and the held-out sequences that give JSON.
         seed: of the median frame's start poses.
@@ -261,8 +292,8 @@ def evaluate(
 
     Returns:
         By name: "equivariance_error", "no_motion", "median_frame", "reconstruction_floor" and "ratio_to_no_motion", for
-        each transformation, errors in L1 pixel intensities summed over frames; "log_likelihood", nats a frame; what
-        else the model has, and ``metrics``.
+        each transformation, errors in L1 pixel intensities summed over frames; "log_likelihood", nats a frame, or
+        ``None``, see :func:`possible_likelihood`; what else the model has, and ``metrics``.
     """
     require_trained(model)
     poses, device = torch.Generator().manual_seed(seed), next(model.parameters()).device
@@ -282,11 +313,12 @@ def evaluate(
             raise ValueError(
                 f"nothing moves under {name!r}: each frame is frame 0, and no error can be held against that"
             )
-    likelihood = log_likelihood(model, asked, images=likelihood_images, samples=samples, progress=progress)
+    dealt = as_asked(model, held_out.first(likelihood_images).in_turns())
+    sizes = {"images": likelihood_images, "samples": samples, "progress": progress}
     found = {
         **errors,
         "ratio_to_no_motion": {k: errors["equivariance_error"][k] / errors["no_motion"][k] for k in held_out.names},
-        "log_likelihood": asdict(likelihood),
+        "log_likelihood": possible_likelihood(model, dealt, **sizes),
     }
     if getattr(getattr(model, "prior", None), "transformations", None) == len(held_out.names):
         batch = held_out.sample(min(64, len(held_out)), generator=torch.Generator().manual_seed(0))

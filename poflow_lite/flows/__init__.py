@@ -10,7 +10,7 @@ from poflow_lite.flows.flow import (
     Trajectory,
     log_det_identity_plus,
 )
-from poflow_lite.flows.priors import DiffusionPrior, PushforwardPrior, StaticPrior
+from poflow_lite.flows.priors import DiffusionPrior, PushforwardPrior, StaticPrior, with_exact_density
 
 __all__ = [
     "LOG_DETS",
@@ -24,4 +24,5 @@ __all__ = [
     "StaticPrior",
     "Trajectory",
     "log_det_identity_plus",
+    "with_exact_density",
 ]

@@ -6,14 +6,16 @@ Under the third all frames share z_0, and k decides what is seen.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poflow_lite.flows.flow import Flow, Trajectory
+from poflow_lite.flows.flow import LOG_DETS, Flow, Trajectory
 from poflow_lite.objectives import diagonal_normal
 
 
@@ -142,3 +144,23 @@ class PushforwardPrior(nn.Module):
     def path_kl(self, trajectory: Trajectory, log_q0: Callable[[], Tensor]) -> Tensor:
         """0, (B,): one z_0 stands for all frames, and its KL is counted at t = 0."""
         return torch.zeros_like(trajectory.weights[:, 0])
+
+
+def with_exact_density(model: Any) -> Any:
+    """The same model, weights shared, whose flow has its exact log-determinant; itself where it has that, or no flow.
+
+    A log-determinant that training left out or estimated would make an importance-weighted estimate wrong, and say
+    nothing of the model.
+    """
+    flow = getattr(model, "flow", None)
+    if not isinstance(flow, Flow) or flow._log_det is LOG_DETS["exact"]:
+        return model
+    other, own = copy.copy(model), copy.copy(flow)
+    own._log_det = LOG_DETS["exact"]
+    if isinstance(model, nn.Module):
+        other._modules = dict(model._modules)  # which a copy shares
+    other.flow = own
+    if isinstance(prior := getattr(model, "prior", None), PushforwardPrior):
+        other.prior = copy.copy(prior)
+        object.__setattr__(other.prior, "flow", own)
+    return other

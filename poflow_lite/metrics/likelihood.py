@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from poflow_lite.datasets import Batch, Sequences
-from poflow_lite.flows import PushforwardPrior
+from poflow_lite.flows import PushforwardPrior, with_exact_density
 from poflow_lite.metrics.prediction import predict
 from poflow_lite.objectives import (
     diagonal_normal,
@@ -28,7 +28,7 @@ DECODED = 2048
 """Images decoded at once: few enough for the caches of a processor, where 8,192 take half as long again."""
 
 
-class AboveCeiling(RuntimeError):
+class AboveCeiling(ValueError):
     """A log-likelihood exceeds what any density under its decoder can have."""
 
 
@@ -45,7 +45,8 @@ class LogLikelihood:
             for a model whose prior is pushed forward, which has no such reading.
         squared_error: ‖x_t - x̂_t‖² of the prediction from the mean code of x_0, mean over t ≥ 1. It stands beside
             ``predictive``, which comes near its ceiling however the model errs.
-        standard_error: of each, over sequences.
+        standard_error: of each, over sequences, as if these were independent, which those of one image are not: see
+            :meth:`datasets.Sequences.in_turns`.
         ceiling: -(CHW/2) log 2π, which none can exceed.
         sequences, samples: how many sequences were measured; S.
     """
@@ -75,7 +76,8 @@ def log_likelihood(
     """Estimate all likelihoods of a model on test sequences.
 
     Args:
-        model: its decoder mean is x̂; its rollout moves the latents, whatever operator that is.
+        model: its decoder mean is x̂; its rollout moves the latents, whatever operator that is. What a flow of its own
+            makes of q_0 is counted exactly, whichever log-determinant it was trained with.
         sequences: the first ``images`` images under every transformation.
         images: how many; 200 or more for figures that are reported.
         samples: S; 100 or more for figures that are reported.
@@ -91,7 +93,7 @@ def log_likelihood(
 
     if min(images, samples) < 1:
         raise ValueError(f"at least 1 image and sample are needed, got {images} and {samples}")
-    device = next(model.parameters()).device
+    device, model = next(model.parameters()).device, with_exact_density(model)
     proposals = torch.Generator(device).manual_seed(seed)
     size = max(1, DECODED // (samples * (sequences.horizon + 1)))
     shown = [(k, sequences.of(k)[:images]) for k in range(len(sequences.names))]

@@ -25,9 +25,9 @@ def generated_pairs(
         images, seed, batch_size: how many; of random start poses; images rendered at once.
     """
     pairs, labels = [], []
-    for _, batch in every_sequence(sequences.first(images), batch_size, seed):
+    for k, batch in every_sequence(sequences.first(images), batch_size, seed):
         pairs.append(predictor(batch)[:, [0, -1]])
-        labels.append(batch.k)
+        labels.append(torch.full((len(batch),), k))  # what is asked for may be coefficients in place of k
     return torch.cat(pairs), torch.cat(labels)
 
 

@@ -95,7 +95,7 @@ class FlowFactorizedVAE(VAE):
             noise = torch.cat([noise, torch.randn(noise.shape, dtype=noise.dtype, **draws)])
         codes = self.encode(coded)
         z = codes.mean + codes.base_dist.scale * noise
-        trajectory = self.flow.rollout(z[:size], batch.k, range(batch.horizon + 1))
+        trajectory = self.flow.rollout(z[:size], batch.k, range(batch.horizon + 1), generator)
         variance = self.prior.variance(t, trajectory.weights.repeat(len(t) // size, 1))
         kl = gaussian_kl(codes.mean, codes.base_dist.scale, variance[:, None])
 

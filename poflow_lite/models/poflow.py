@@ -74,7 +74,8 @@ class PoFlow(VAE):
         if batch.k.ndim != 1:
             raise ValueError(f"PoFlow names the one k of each sequence, got weights {tuple(batch.k.shape)}")
         posterior = self.encode(batch.frames[:, 0])
-        trajectory = self.flow.rollout(reparameterize(posterior, generator), batch.k, range(batch.horizon + 1))
+        z = reparameterize(posterior, generator)
+        trajectory = self.flow.rollout(z, batch.k, range(batch.horizon + 1), generator)
         predicted = self.decode(trajectory.z.take_along_dim(batch.times[..., None], 1))
 
         rows = torch.arange(len(batch), device=batch.frames.device)
@@ -97,7 +98,7 @@ class PoFlow(VAE):
         points, potential = trajectory.step_starts(), self.flow.field
         bend, spread = potential.second_time_derivative(*points), potential.laplacian(*points)
         speed = points[2] @ self.speed.to(points[2])
-        return wave_residual(bend, spread, speed).unflatten(0, trajectory.log_det.shape)
+        return wave_residual(bend, spread, speed).unflatten(0, trajectory.velocity.shape[:2])
 
     def _change_of_image(self, z: Tensor, velocity: Tensor) -> Tensor:
         """J ∇u: how fast the decoded image changes along the flow, (B, C, H, W), by one forward derivative."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from poflow_lite.datasets import Batch
 from poflow_lite.experiments import Recipe, build_model, recipe
+from poflow_lite.networks import PATCH
 from poflow_lite.training import resolve_device
 
 AXES: dict[str, tuple[int, ...]] = {
@@ -212,13 +213,23 @@ def network_operations(settings: Recipe, transformations: int = STANDARD_K) -> f
     """Multiplications with which a step of the flow-factorized VAE encodes 2 B and decodes (S + 2) B images, forward.
 
     K does not enter. A convolution that halves the resolution takes 4² c c' products for each of its coarse pixels, and
-    the transposed one as many. Without the autoencoding term it is one image less, both times.
+    the transposed one as many. With p² pixels a patch, an encoder of patches takes p² c c' products for each, and a
+    decoder 3² as many. Without the autoencoding term it is one image less, both times.
     """
     channels, extra = (COLOURS, *settings.channels), 1 if settings.options.get("autoencoding") else 0
-    sides = [settings.pixels // 2 ** (i + 1) for i in range(len(settings.channels))]
-    convolutions = sum(16 * a * b * side**2 for a, b, side in zip(channels, channels[1:], sides, strict=False))
-    shared = convolutions + settings.channels[-1] * sides[-1] ** 2 * settings.hidden
-    encode, decode = (shared + settings.hidden * numbers * settings.latent for numbers in (2, 1))
+    if settings.network == "patches":
+        coarse = (settings.pixels // PATCH) ** 2
+        encode = PATCH**2 * COLOURS * settings.channels[0] * coarse
+        decode = 3**2 * encode
+    else:
+        sides = [settings.pixels // 2 ** (i + 1) for i in range(len(settings.channels))]
+        coarse = sides[-1] ** 2
+        encode = decode = sum(16 * a * b * side**2 for a, b, side in zip(channels, channels[1:], sides, strict=False))
+    dense = settings.channels[-1] * coarse * settings.hidden
+    encode, decode = (
+        convolved + dense + settings.hidden * numbers * settings.latent
+        for convolved, numbers in ((encode, 2), (decode, 1))
+    )
     return settings.batch_size * ((1 + extra) * encode + (settings.frames + 1 + extra) * decode)
 
 
