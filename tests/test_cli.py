@@ -150,6 +150,7 @@ def toy(run, tmp_path, monkeypatch):
         (["--set", "scores=false", "--set", "numbers=2,1"], {"scores": False, "numbers": [2, 1]}),
         (["--set", "steps=7", "--set", "channels=8", "--set", "field=free"],
          {"changes": {"steps": 7, "channels": 8, "field": "free"}}),
+        (["--set", "moving=all"], {"changes": {"moving": "all"}}),
         (["--set", "vary=beta=0.1,1", "--set", "vary=hamilton-jacobi=0"],
          {"vary": {"beta": [0.1, 1], "hamilton_jacobi": [0]}}),
     ],

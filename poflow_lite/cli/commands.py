@@ -98,12 +98,12 @@ def _known(what: str, given: dict[str, Any], names: Iterable[str]) -> dict[str, 
 
 
 def _settings(study: Study, given: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a study, those of the recipe or a model as its "changes"; "all" is the default."""
+    """Settings of a study, those of the recipe or a model as its "changes"; "all" is the default of the study's own."""
     from poflow_lite.studies import settings_of
 
     own = settings_of(study)
     changeable = _recipe_settings() if own.pop("changes", study) is None else []
-    chosen = {name: value for name, value in given.items() if value != "all"}
+    chosen = {name: value for name, value in given.items() if value != "all" or name not in own}
     _known(f"setting of the study {study.name}", chosen, [*own, *changeable])
     changes = {name: value for name, value in chosen.items() if name not in own}
     return {name: value for name, value in chosen.items() if name in own} | ({"changes": changes} if changes else {})
