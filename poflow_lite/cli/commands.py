@@ -226,7 +226,8 @@ def study(
 ) -> None:
     """Train and measure the cells of a study that are not done yet, and put them into one table and one figure.
 
-    NAME "all" runs every study anew whose result is recorded in data/results, with the settings of its record.
+    NAME "all" runs every study anew whose result is recorded in data/results, with the settings of its record: it takes
+    --only, --jobs, --backend and --out.
     """
     from poflow_lite.io import require_known
     from poflow_lite.studies import STUDIES, run_study
@@ -234,12 +235,16 @@ def study(
     if listed or name is None:
         typer.echo("\n\n".join(map(_described, STUDIES.values())))
         return
-    if name == "all":
-        _study_all(only, out or Path("runs/all"), jobs, backend)
-        return
     require_known("study", name, [*STUDIES, "all"])
     given = {"data": data, "budget": budget, "device": device, "seeds": None if seeds is None else _seeds(seeds)}
     given = {option: value for option, value in given.items() if value is not None} | _assignments(assign)
+    if name == "all":
+        if given:
+            raise ValueError(f"study all takes the settings of the records, got {', '.join(given)}: name one study")
+        _study_all(only, out or Path("runs/all"), jobs, backend)
+        return
+    if only is not None:
+        raise ValueError(f"--only chooses among the records of study all, got --only {only} with the study {name}")
     folder = out or Path("runs") / name
     with interruptible("the same command goes on with the cells that are left"):
         settings = _settings(STUDIES[name], given)
