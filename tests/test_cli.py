@@ -49,15 +49,20 @@ def run(monkeypatch, capsys):
 # --- one run ------------------------------------------------------------------------------------------------------
 
 
-def test_demo_trains_measures_and_draws_and_can_be_run_again(run, tmp_path):
+def test_demo_trains_measures_and_draws_and_can_be_run_again_in_its_own_folder_only(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        code, out, _ = run("demo", "--budget", "smoke", "--out", tmp_path)
+        code, out, _ = run("demo", "--budget", "smoke")
         assert code == 0
     for word in ("scale", "rotate", "hue", "no motion", "median frame", "reconstruction floor", "ceiling", "MNIST-10k"):
         assert word in out
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    folder = tmp_path / "runs" / "demo"
+    metrics = json.loads((folder / "metrics.json").read_text())
     assert f"{metrics['equivariance_error']['hue']:.0f}" in out
-    assert all((tmp_path / name).exists() for name in ("filmstrip.png", "traversal.gif", "motion.gif"))
+    assert all((folder / name).exists() for name in ("filmstrip.png", "traversal.gif", "motion.gif"))
+    folder.rename(tmp_path / "mine")
+    code, _, err = run("demo", "--budget", "smoke", "--out", "mine")
+    assert (code, "mine already holds a run" in err) == (1, True)
 
 
 def test_train_then_resume_then_evaluate_then_export(run, tmp_path):

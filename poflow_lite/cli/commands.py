@@ -26,6 +26,8 @@ Budget = Annotated[str, typer.Option("--budget", help="smoke (seconds), lecture 
 Data = Annotated[str, typer.Option("--data", help="digits, mnist, letters, sprites, shapes3d-lite, …")]
 Assign = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE or NAME=V1,V2,…; may be repeated.")]
 
+DEMO = Path("runs/demo")
+
 
 def main() -> None:
     """Run the command; whatever goes wrong is one line on standard error, a traceback only with ``--debug``."""
@@ -113,13 +115,16 @@ def _settings(study: Study, given: dict[str, Any]) -> dict[str, Any]:
 
 
 @app.command()
-def demo(out: Out = Path("runs/demo"), seed: Seed = 0, device: Device = "auto", budget: Budget = "lecture") -> None:
-    """Train a free flow on bundled digits for a minute, measure it on held-out ones, draw what it learned."""
+def demo(out: Out = DEMO, seed: Seed = 0, device: Device = "auto", budget: Budget = "lecture") -> None:
+    """Train a free flow on bundled digits for a minute, measure it on held-out ones, draw what it learned.
+
+    A demo that is in runs/demo is replaced; a run in another folder never is.
+    """
     from poflow_lite import experiments
 
     shorter = {"steps": 1000} if budget == "lecture" else {}
-    with interruptible("the same command starts anew"):
-        how = {"seed": seed, "device": device, "overwrite": True}
+    with interruptible("the same command starts anew" if out == DEMO else "start anew with another --out"):
+        how = {"seed": seed, "device": device, "overwrite": out == DEMO}
         experiments.train_recipe("free-flow", "mnist-10k", budget, out, **how, **shorter)
         _report(experiments.evaluate_run(out, device=device), out)
 
