@@ -80,11 +80,14 @@ def test_train_then_resume_then_evaluate_then_export(run, tmp_path):
     assert experiments.load_pretrained("mine", "cpu", tmp_path / "models").config["seed"] == 1
 
 
-def test_a_flow_that_folds_is_warned_of(run, tmp_path, monkeypatch):
+def test_a_gradient_flow_that_folds_is_warned_of(run, tmp_path, monkeypatch):
     assert run("train", "--budget", "smoke", "--set", "precision=bfloat16", "--out", tmp_path)[0] == 0
     assert "warning" not in run("evaluate", tmp_path)[1]
     monkeypatch.setattr(runs, "smallest_eigenvalue", lambda model, batch: -0.25)
     assert "warning: the flow is not invertible everywhere" in run("evaluate", tmp_path)[1]
+    free = tmp_path / "free"
+    assert run("train", "--model", "free-flow", "--budget", "smoke", "--out", free)[0] == 0
+    assert "warning" not in run("evaluate", free)[1]
 
 
 def test_another_models_checkpoint_and_a_damaged_one_are_one_line(run, tmp_path):

@@ -201,7 +201,8 @@ def _report(metrics: dict[str, Any], folder: Path) -> None:
             value, error = frame.get(name, likelihood.get(name)), likelihood["standard_error"][name]
             typer.echo(f"  {'frame' if name in frame else name:<12}{value:>9.1f} ± {error:.1f}   {said}")
     typer.echo(f"Squared error of a predicted frame: {likelihood['squared_error']:.1f}")
-    if frame and metrics.get("smallest_eigenvalue", 1.0) <= 0:
+    gradient = metrics["settings"]["options"].get("field", "gradient") == "gradient"  # others may turn without folding
+    if frame and gradient and metrics.get("smallest_eigenvalue", 1.0) <= 0:
         typer.echo(
             f"warning: the flow is not invertible everywhere (smallest eigenvalue of I + ∇²u is "
             f"{metrics['smallest_eigenvalue']:.2f}): its frame log-likelihood is not exact. Train longer, or "
