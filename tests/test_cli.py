@@ -243,7 +243,10 @@ def test_the_command_that_stands_beside_a_record_asks_for_its_settings(run, monk
         (["study", "comparison", "--backend", "slurm"], "unknown backend 'slurm'; known: loky, dask, ray"),
         (["study", "ablations", "--set", "groups=colour"], "unknown group 'colour'; known: hamilton-jacobi, force"),
         (["study", "all", "--data", "mnist", "--set", "steps=3"], "takes the settings of the records, got data, steps"),
-        (["study", "cost", "--only", "digits-cost"], "--only chooses among the records of study all, got --only digits"),
+        (
+            ["study", "cost", "--only", "digits-cost"],
+            "--only chooses among the records of study all, got --only digits",
+        ),
         (["study", "ablations", "--seeds", "one"], "--seeds takes numbers separated by commas, got 'one'"),
         (["study", "generalisation", "--set", "tasks=sideways"], "unknown task 'sideways'"),
         (["study", "transport", "--data", "digits"], "unknown setting of the study transport 'data'; known: pairs"),
