@@ -89,7 +89,10 @@ def test_a_run_leaves_pictures_nothing_half_written_and_no_room_for_a_second_run
     again, measured = measure(folder), ("equivariance_error", "median_frame", "reconstruction_floor", "log_likelihood")
     assert [again[field] for field in measured] == [metrics[field] for field in measured]
     assert not load_run(folder / "checkpoint.safetensors", "cpu").model.training
-    for how, message in (({}, "already holds a run: add --resume"), ({"resume": True}, r"another run \(.*: .*model")):
+    for how, message in (
+        ({}, r"a run: continue it \(--resume, .*, replace it \(overwrite=True"),
+        ({"resume": True}, r"another run \(.*: .*model"),
+    ):
         with pytest.raises(ValueError, match=message):
             train_recipe("vae", "digits", "smoke", folder, **how, **HOW, **TINY)
 

@@ -126,7 +126,8 @@ def _make_room(folder: Path, resume: bool, overwrite: bool) -> None:
     """Refuse a folder with a run that is neither continued nor replaced; remove one that is replaced."""
     if (folder / CHECKPOINT).exists() and not (resume or overwrite):
         raise ValueError(
-            f"{folder} already holds a run: add --resume to continue it, or choose another folder with --out"
+            f"{folder} already holds a run: continue it (--resume, resume=True), replace it (overwrite=True), or "
+            "choose another folder"
         )
     if overwrite:
         for name in (CHECKPOINT, METRICS):
