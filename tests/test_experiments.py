@@ -110,7 +110,7 @@ CRAFTED = [
     ({"seed": "x"}, "settings that make no model"),
     ({"steps": "many", "options": []}, "settings that make no model"),
     ({"options": {"depth": 10**9}}, r"settings that make no model \(more layers than tensors\)"),
-    ({"model": "gan"}, r"settings that make no model \(unknown model 'gan'"),
+    ({"model": "gan"}, "a 'gan', which is not registered here: call register_model first, or pass model="),
 ]
 
 

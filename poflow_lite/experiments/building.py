@@ -224,7 +224,9 @@ _PASSED_ON = {
 
 
 def register_model(name: str, builder: Callable[..., nn.Module]) -> None:
-    """Enter a model of your own, which can then be trained, compared and loaded by its name.
+    """Enter a model of your own, which can then be trained, compared and loaded by its name in this process.
+
+    Another process has to register it too before it loads a run of it.
 
     Args:
         name: of the model.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from poflow_lite import plotting
 from poflow_lite.datasets import Sequences
+from poflow_lite.experiments import building
 from poflow_lite.experiments.building import build_model, recipe
 from poflow_lite.experiments.recipes import Recipe, sequences
 from poflow_lite.io import (
@@ -206,6 +207,10 @@ def _rebuilt(path: Path, run: dict[str, Any], weights: dict[str, Tensor]) -> tup
     It is built on PyTorch's meta device first, where numbers take no memory: a record that asks for a network of
     another size than that of the file would be refused too late, when its memory is claimed.
     """
+    if (name := run.get("model")) not in list(building.MODELS):
+        raise ValueError(
+            f"{path} holds a {name!r}, which is not registered here: call register_model first, or pass model="
+        )
     try:
         fields = {name: run[name] for name in Recipe.__dataclass_fields__}
         settings = Recipe(**fields | {name: tuple(fields[name]) for name in ("channels", "left_out")})
