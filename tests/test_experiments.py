@@ -89,6 +89,8 @@ def test_a_run_leaves_pictures_nothing_half_written_and_no_room_for_a_second_run
     again, measured = measure(folder), ("equivariance_error", "median_frame", "reconstruction_floor", "log_likelihood")
     assert [again[field] for field in measured] == [metrics[field] for field in measured]
     assert not load_run(folder / "checkpoint.safetensors", "cpu").model.training
+    with pytest.raises(ValueError, match=r"is a file: evaluate the folder of a run, or load_pretrained\(NAME\) and"):
+        measure(folder / "checkpoint.safetensors")
     for how, message in (
         ({}, r"a run: continue it \(--resume, .*, replace it \(overwrite=True"),
         ({"resume": True}, r"another run \(.*: .*model"),

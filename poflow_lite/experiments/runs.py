@@ -316,7 +316,12 @@ def evaluate_run(
 
     Returns:
         The content of ``metrics.json``.
+
+    Raises:
+        ValueError: for a file, in which there is no room for figures.
     """
+    if Path(folder).is_file():
+        raise ValueError(f"{folder} is a file: evaluate the folder of a run, or load_pretrained(NAME) and evaluate()")
     run = load_run(folder, device)
     folder, settings, began = prepare_folder(folder), run.settings, time.perf_counter()
     training, held_out = (sequences(run.config["data"], name, settings) for name in ("train", split))
