@@ -384,6 +384,7 @@ def test_the_notes_say_what_is_the_same_and_what_differs(by_hand):
     text = "\n".join(comparison_tables.notes(by_hand))
     for said in (
         "made up (test), budget lecture, CPU, seeds 0, 1: mean ± standard deviation.",
+        "Linear: the ridge map, one affine map for each transformation and frame.",
         "weakly-supervised names 97.5% of the sequences rightly",
         "The same for all: steps 7.\nvae: beta 1.0.\npoflow: beta 0.1, wave 2.0.",
     ):

@@ -156,7 +156,8 @@ def notes(result: Result) -> list[str]:
         "z_0; frame: log p(x_t | k), each frame by itself; both in nats under N(x̂, I). "
         "Predictive: log p(x_t | x_0, k); squared error: of a frame predicted from the mean code. Naming: share of "
         "sequences whose k has the largest posterior. Cost: time of a training step ÷ that of the plain VAE. Floor: "
-        "frames encoded and decoded by themselves. Chosen: the operator with the least error on "
+        "frames encoded and decoded by themselves. Linear: the ridge map, one affine map for each transformation and "
+        "frame. Chosen: the operator with the least error on "
         f"{'validation' if 'validation' in rows(result) else 'these'} images, all transformations weighing alike.",
     ]
     said += [_said_of(line) for line in leads(result).to_dict("records")]
