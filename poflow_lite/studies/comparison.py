@@ -43,7 +43,10 @@ def cells(
     device: str = "auto",
     changes: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """A cell for each model and seed: the same data, networks, likelihood, optimiser and number of steps.
+    """A cell for each model and seed: the same data, likelihood, optimiser and number of steps.
+
+    Networks are the same too, but for their ends: MSP has rows × columns latents, and the Topographic VAE's encoder
+    gives twice as many numbers.
 
     Args:
         data, budget: see :data:`datasets.DATASETS`, :data:`experiments.BUDGETS`.
