@@ -22,7 +22,7 @@ from poflow_lite.training import resolve_device, step_generator
 # --- the grid -----------------------------------------------------------------------------------------------------
 
 
-COMPARED = (
+MODELS_COMPARED = (
     *("vae", "beta-vae", "factor-vae", "slow-vae", "topographic-vae", "msp", "poflow"),
     *("flow-factorized", "free-flow", "weakly-supervised"),
 )
@@ -32,7 +32,7 @@ COMPARED = (
 def cells(
     data: str = "digits",
     budget: str = "lecture",
-    models: Sequence[str] = COMPARED,
+    models: Sequence[str] = MODELS_COMPARED,
     seeds: Sequence[Seed] = (0,),
     vary: Mapping[str, Sequence[Any]] | None = None,
     split: Split = "test",
