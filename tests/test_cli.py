@@ -86,7 +86,7 @@ def test_a_gradient_flow_that_folds_is_warned_of(run, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "smallest_eigenvalue", lambda model, batch: -0.25)
     assert "warning: the flow is not invertible everywhere" in run("evaluate", tmp_path)[1]
     free = tmp_path / "free"
-    assert run("train", "--model", "free-flow", "--budget", "smoke", "--out", free)[0] == 0
+    assert run("train", "--set", "field=free", "--set", "hamilton_jacobi=0", "--budget", "smoke", "--out", free)[0] == 0
     assert "warning" not in run("evaluate", free)[1]
 
 
