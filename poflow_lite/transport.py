@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor
 
 __all__ = [
     "Plan", "efficiency", "gaussian_map", "gaussian_wasserstein", "hopf_lax", "kinetic_energy", "map_1d",
-    "optimal_plan", "ot_gap", "sinkhorn", "sliced_wasserstein", "wasserstein",
+    "optimal_plan", "ot_gap", "sinkhorn", "wasserstein",
 ]  # fmt: skip
 
 
@@ -219,21 +218,6 @@ def wasserstein(source: Tensor, target: Tensor, a: Tensor | None = None, b: Tens
     5.0
     """
     return math.sqrt(optimal_plan(source, target, a, b).cost)
-
-
-def sliced_wasserstein(source: Tensor, target: Tensor, projections: int = 128, seed: int = 0) -> float:
-    """√( mean over directions θ of W₂²(θ·x, θ·y) ), latent units; at most W₂, as no projection stretches.
-
-    Directions are uniform on the sphere; the error of the mean falls as 1/√projections. Source: Bonneel et al. 2015.
-    """
-    import ot
-
-    if not (isinstance(projections, Integral) and projections >= 1):
-        raise ValueError(f"projections must be an integer of at least 1, got {projections}")
-    x, y = _clouds(source, target)
-    directions = np.random.default_rng(seed).standard_normal((x.shape[1], projections))  # POT would reseed its own
-    directions /= np.linalg.norm(directions, axis=0)
-    return float(ot.sliced_wasserstein_distance(x, y, projections=directions))
 
 
 def _gaussians(*moments: Tensor) -> tuple[np.ndarray, ...]:

@@ -50,15 +50,20 @@ def run(monkeypatch, capsys):
 # --- one run ------------------------------------------------------------------------------------------------------
 
 
-def test_demo_trains_measures_and_draws_and_can_be_run_again(run, tmp_path):
+def test_demo_trains_measures_and_draws_and_can_be_run_again_in_its_own_folder_only(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        code, out, _ = run("demo", "--budget", "smoke", "--out", tmp_path)
+        code, out, _ = run("demo", "--budget", "smoke")
         assert code == 0
     for word in ("scale", "rotate", "hue", "no motion", "median frame", "reconstruction floor", "ceiling", "MNIST-10k"):
         assert word in out
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    folder = tmp_path / "runs" / "demo"
+    metrics = json.loads((folder / "metrics.json").read_text())
     assert f"{metrics['equivariance_error']['hue']:.0f}" in out
-    assert all((tmp_path / name).exists() for name in ("filmstrip.png", "traversal.gif", "motion.gif"))
+    assert all((folder / name).exists() for name in ("filmstrip.png", "traversal.gif", "motion.gif"))
+    folder.rename(tmp_path / "mine")
+    code, _, err = run("demo", "--budget", "smoke", "--out", "mine")
+    assert (code, "mine already holds a run" in err) == (1, True)
 
 
 def test_train_then_resume_then_evaluate_then_export(run, tmp_path):
@@ -76,11 +81,14 @@ def test_train_then_resume_then_evaluate_then_export(run, tmp_path):
     assert experiments.load_pretrained("mine", "cpu", tmp_path / "models").config["seed"] == 1
 
 
-def test_a_flow_that_folds_is_warned_of(run, tmp_path, monkeypatch):
+def test_a_gradient_flow_that_folds_is_warned_of(run, tmp_path, monkeypatch):
     assert run("train", "--budget", "smoke", "--set", "precision=bfloat16", "--out", tmp_path)[0] == 0
     assert "warning" not in run("evaluate", tmp_path)[1]
     monkeypatch.setattr(runs, "smallest_eigenvalue", lambda model, batch: -0.25)
     assert "warning: the flow is not invertible everywhere" in run("evaluate", tmp_path)[1]
+    free = tmp_path / "free"
+    assert run("train", "--set", "field=free", "--set", "hamilton_jacobi=0", "--budget", "smoke", "--out", free)[0] == 0
+    assert "warning" not in run("evaluate", free)[1]
 
     def too_high(*arguments, **options):
         raise AboveCeiling("too high")
@@ -159,6 +167,7 @@ def toy(run, tmp_path, monkeypatch):
         (["--set", "scores=false", "--set", "numbers=2,1"], {"scores": False, "numbers": [2, 1]}),
         (["--set", "steps=7", "--set", "channels=8", "--set", "field=free"],
          {"changes": {"steps": 7, "channels": 8, "field": "free"}}),
+        (["--set", "moving=all"], {"changes": {"moving": "all"}}),
         (["--set", "vary=beta=0.1,1", "--set", "vary=hamilton-jacobi=0"],
          {"vary": {"beta": [0.1, 1], "hamilton_jacobi": [0]}}),
     ],
@@ -242,6 +251,11 @@ def test_the_command_that_stands_beside_a_record_asks_for_its_settings(run, monk
         (["study", "comparison", "--jobs", "0"], "jobs must be at least 1, got 0"),
         (["study", "comparison", "--backend", "slurm"], "unknown backend 'slurm'; known: loky, dask, ray"),
         (["study", "ablations", "--set", "groups=colour"], "unknown group 'colour'; known: hamilton-jacobi, force"),
+        (["study", "all", "--data", "mnist", "--set", "steps=3"], "takes the settings of the records, got data, steps"),
+        (
+            ["study", "cost", "--only", "digits-cost"],
+            "--only chooses among the records of study all, got --only digits",
+        ),
         (["study", "ablations", "--seeds", "one"], "--seeds takes numbers separated by commas, got 'one'"),
         (["study", "generalisation", "--set", "tasks=sideways"], "unknown task 'sideways'"),
         (["study", "transport", "--data", "digits"], "unknown setting of the study transport 'data'; known: pairs"),

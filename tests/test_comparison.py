@@ -405,10 +405,19 @@ def test_the_notes_say_what_is_the_same_and_what_differs(by_hand):
     text = "\n".join(comparison_tables.notes(by_hand))
     for said in (
         "made up (test), budget lecture, CPU, seeds 0, 1: mean ± standard deviation.",
+        "Linear: the ridge map, one affine map for each transformation and frame.",
         "weakly-supervised names 97.5% of the sequences rightly",
         "The same for all: steps 7.\nvae: beta 1.0.\npoflow: beta 0.1, wave 2.0.",
     ):
         assert said in text
+
+
+def test_the_notes_give_msp_the_latents_that_it_has(by_hand):
+    cells = [cell("vae", 0, 2.0), cell("msp", 0, 2.0)]
+    for each, own in zip(cells, ({}, {"rows": 8, "columns": 16}), strict=True):
+        each["settings"] = {"steps": 7, "latent": 32, **own}
+    text = "\n".join(comparison_tables.notes(by_hand | {"cells": cells}))
+    assert "The same for all: steps 7.\nvae: latent 32.\nmsp: latent 128, rows 8, columns 16." in text
 
 
 def test_the_figure_has_a_panel_for_all_that_was_measured(by_hand):

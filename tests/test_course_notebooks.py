@@ -156,9 +156,10 @@ def test_the_setup_cell_takes_the_wheel_beside_it_or_the_source_that_is_set_and_
 
 
 LIVE = """\
+import torch
 from poflow_lite import plotting
 plotting.show(plotting.figure(2, 2)[0], "a rise & a fall")
-plotting.show_gif(plotting.figure_gif(lambda i: plotting.figure(2, 2)[0], 2), "it moves")
+plotting.show_gif(plotting.gif(torch.rand(1, 1, 2, 3, 4, 4)), "it moves")
 plotting.explore(lambda t: plotting.figure(1 + t, 2)[0], "at a time", t=[1, 2])"""
 
 

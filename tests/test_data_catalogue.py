@@ -149,6 +149,8 @@ def test_data_of_ones_own_are_loaded_like_any_other(monkeypatch):
     assert found.sample(2).frames.shape == (2, 5, 1, 20, 24)
     with pytest.raises(ValueError, match="mine has images of 20×24 pixels, got pixels = 28"):
         load_sequences("mine", "test", pixels=28)
+    register("own", lambda split, *, pixels, **settings: image_sequences(mine[split], (ROTATE,), **settings))
+    assert load_sequences("own", "test", pixels=28).image_shape == (1, 20, 24)
     register("films", lambda split, **_: ClipSequences(images[None].repeat(2, 1, 1, 1, 1), torch.arange(2), ("a", "b")))
     assert load_sequences("films", "test").horizon == 9
 

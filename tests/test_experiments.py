@@ -91,7 +91,12 @@ def test_a_run_leaves_pictures_nothing_half_written_and_no_room_for_a_second_run
     again, measured = measure(folder), ("equivariance_error", "median_frame", "reconstruction_floor", "log_likelihood")
     assert [again[field] for field in measured] == [metrics[field] for field in measured]
     assert not load_run(folder / "checkpoint.safetensors", "cpu").model.training
-    for how, message in (({}, "already holds a run: add --resume"), ({"resume": True}, r"another run \(.*: .*model")):
+    with pytest.raises(ValueError, match=r"is a file: evaluate the folder of a run, or load_pretrained\(NAME\) and"):
+        measure(folder / "checkpoint.safetensors")
+    for how, message in (
+        ({}, r"a run: continue it \(--resume, .*, replace it \(overwrite=True"),
+        ({"resume": True}, r"another run \(.*: .*model"),
+    ):
         with pytest.raises(ValueError, match=message):
             train_recipe("vae", "digits", "smoke", folder, **how, **HOW, **TINY)
 
@@ -109,7 +114,7 @@ CRAFTED = [
     ({"seed": "x"}, "settings that make no model"),
     ({"steps": "many", "options": []}, "settings that make no model"),
     ({"options": {"depth": 10**9}}, r"settings that make no model \(more layers than tensors\)"),
-    ({"model": "gan"}, r"settings that make no model \(unknown model 'gan'"),
+    ({"model": "gan"}, "a 'gan', which is not registered here: call register_model first, or pass model="),
 ]
 
 

@@ -67,29 +67,11 @@ def test_gif_plays_forth_and_back(tmp_path):
     assert picture.convert("RGB").getpixel((0, 0)) == (0, 0, 255)
 
 
-@pytest.mark.parametrize(("bounce", "frames"), [(False, 4), (True, 6)])
-def test_figure_gif_plays_every_frame(bounce, frames):
-    def draw(i):
-        fig, axis = plotting.figure(2, 2)
-        axis.plot([0, i], [0, 1])
-        fig.set_facecolor("#1f77b4")
-        return fig
-
-    picture = Image.open(io.BytesIO(plotting.figure_gif(draw, 4, 50, bounce)))
-    assert (picture.n_frames, picture.info["duration"], picture.size) == (frames, 50, (200, 200))
-    assert picture.convert("RGB").getpixel((1, 1)) == (0x1F, 0x77, 0xB4)  # few colours, but the right ones
-
-
-def test_bars_and_curves_show_the_figures_they_are_given():
+def test_bars_show_the_figures_they_are_given():
     errors = {"no_motion": {"scale": 10.0, "hue": 11.0}, "equivariance_error": {"scale": 20.0, "hue": 21.0}}
     axis = plotting.equivariance_bars(errors, "t").axes[0]
     assert [bar.get_height() for bar in axis.patches] == [10, 11, 20, 21]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["no motion", "model"]
-    history = [{"step": s, "seconds": s, "learning_rate": 1, "loss": 0, "kl": s, "reconstruction": -s} for s in (1, 2)]
-    figure = plotting.training_curves(history, per="frame")
-    assert [axis.get_title() for axis in figure.axes] == ["kl", "reconstruction"]
-    assert list(figure.axes[0].lines[0].get_ydata()) == [1, 2]
-    assert figure.axes[0].get_ylabel() == "nats per frame"
 
 
 def test_what_is_shown_carries_its_alternative_text_in_html(monkeypatch):

@@ -55,6 +55,8 @@ def test_what_does_not_belong_there_is_refused_in_one_line(run, folder, tmp_path
         load_pretrained("tiny", "cpu", folder)
     with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
         export(tmp_path / "nothing", "x", folder)
+    with pytest.raises(ValueError, match="is a file: export the folder of a run"):
+        export(run / "checkpoint.safetensors", "x", folder)
     for name in ("../x", "/x", "a:b"):
         with pytest.raises(ValueError, match=r"the name of a pretrained model '.*' cannot name a file"):
             export(run, name, folder)

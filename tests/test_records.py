@@ -29,6 +29,14 @@ def test_all_pages_are_listed_and_there_are_no_others():
     assert {path.stem for path in folder.glob("*.png")} == {*RECORDS}
 
 
+def test_the_list_tells_pages_of_one_study_apart():
+    said = [line.partition(".md) |")[2] for line in records.contents(RECORDS).splitlines() if line.startswith("| [")]
+    assert len({*said}) == len(RECORDS)
+    assert any(
+        line.endswith("| mnist-10k; weakly-supervised; balance 10, 100, 1000; seeds 0, 1, 2, 3, 4 |") for line in said
+    )
+
+
 @pytest.mark.parametrize("name", RECORDS)
 def test_every_record_can_be_run_anew(name, monkeypatch, tmp_path):
     """With its own settings, and none that today's study does not have."""

@@ -34,7 +34,10 @@ def dots(t, k):
 SLIDERS = """\
 labels = {"t": "time", "k": "height"}
 plotting.explore(dots, "A dot in the plane", {"t": 1, "k": 0}, labels, "t", t=[0, 1, 2, 3], k=[0, 1])"""
-ANIMATION = 'plotting.show_gif(plotting.figure_gif(lambda i: dots(i, 0), 4), "A dot that moves to the right")'
+ANIMATION = """\
+import torch
+dot = torch.eye(4).reshape(1, 1, 4, 1, 1, 4).expand(-1, -1, -1, 3, 4, -1)
+plotting.show_gif(plotting.gif(dot, scale=20), "A dot that moves to the right")"""
 
 
 # --- without a browser --------------------------------------------------------------------------------------------

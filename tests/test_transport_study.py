@@ -30,14 +30,6 @@ def test_every_cell_is_trained_measured_and_kept(tmp_path, monkeypatch):
     assert all(cell["energy_ratio"] == pytest.approx(cell["energy"] / cell["optimal"]) for cell in cells)
     assert np.load(tmp_path / cells[0]["cell"] / "paths.npy").shape == (150, 9, 2)
 
-    figure = study.path_panels(result, tmp_path, "gaussians", seed=1)
-    titles = [axis.get_title().split("\n") for axis in figure.axes]
-    assert titles == [[c["variant"], f"OT gap {c['ot_gap']:.2f}"] for c in cells if c["seed"] == 1]
-    assert len(figure.axes[0].lines) == 150
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["target", "start", "end"]
-    with pytest.raises(ValueError, match="no cell of moons with seed 0"):
-        study.path_panels(result, tmp_path, "moons")
-
     monkeypatch.setattr(study, "train_transport", lambda *a, **o: pytest.fail("trained again"))
     assert run_study(study.STUDY, tmp_path, **asked)["cells"] == cells
 

@@ -26,6 +26,8 @@ Budget = Annotated[str, typer.Option("--budget", help="smoke (seconds), lecture 
 Data = Annotated[str, typer.Option("--data", help="digits, mnist, letters, sprites, shapes3d-lite, …")]
 Assign = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE or NAME=V1,V2,…; may be repeated.")]
 
+DEMO = Path("runs/demo")
+
 
 def main() -> None:
     """Run the command; whatever goes wrong is one line on standard error, a traceback only with ``--debug``."""
@@ -98,12 +100,12 @@ def _known(what: str, given: dict[str, Any], names: Iterable[str]) -> dict[str, 
 
 
 def _settings(study: Study, given: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a study, those of the recipe or a model as its "changes"; "all" is the default."""
+    """Settings of a study, those of the recipe or a model as its "changes"; "all" is the default of the study's own."""
     from poflow_lite.studies import settings_of
 
     own = settings_of(study)
     changeable = _recipe_settings() if own.pop("changes", study) is None else []
-    chosen = {name: value for name, value in given.items() if value != "all"}
+    chosen = {name: value for name, value in given.items() if value != "all" or name not in own}
     _known(f"setting of the study {study.name}", chosen, [*own, *changeable])
     changes = {name: value for name, value in chosen.items() if name not in own}
     return {name: value for name, value in chosen.items() if name in own} | ({"changes": changes} if changes else {})
@@ -113,13 +115,16 @@ def _settings(study: Study, given: dict[str, Any]) -> dict[str, Any]:
 
 
 @app.command()
-def demo(out: Out = Path("runs/demo"), seed: Seed = 0, device: Device = "auto", budget: Budget = "lecture") -> None:
-    """Train a free flow on bundled digits for a minute, measure it on held-out ones, draw what it learned."""
+def demo(out: Out = DEMO, seed: Seed = 0, device: Device = "auto", budget: Budget = "lecture") -> None:
+    """Train a free flow on bundled digits for a minute, measure it on held-out ones, draw what it learned.
+
+    A demo that is in runs/demo is replaced; a run in another folder never is.
+    """
     from poflow_lite import experiments
 
     shorter = {"steps": 1000} if budget == "lecture" else {}
-    with interruptible("the same command starts anew"):
-        how = {"seed": seed, "device": device, "overwrite": True}
+    with interruptible("the same command starts anew" if out == DEMO else "start anew with another --out"):
+        how = {"seed": seed, "device": device, "overwrite": out == DEMO}
         experiments.train_recipe("free-flow", "mnist-10k", budget, out, **how, **shorter)
         _report(experiments.evaluate_run(out, device=device), out)
 
@@ -206,7 +211,8 @@ def _report(metrics: dict[str, Any], folder: Path) -> None:
     typer.echo(f"L1 over all frames\n{table.to_string()}")
     _report_likelihood(metrics["log_likelihood"])
     frame = (metrics["log_likelihood"] or {}).get("frame")
-    if frame and metrics.get("smallest_eigenvalue", 1.0) <= 0:
+    gradient = metrics["settings"]["options"].get("field", "gradient") == "gradient"  # others may turn without folding
+    if frame and gradient and metrics.get("smallest_eigenvalue", 1.0) <= 0:
         typer.echo(
             f"warning: the flow is not invertible everywhere (smallest eigenvalue of I + ∇²u is "
             f"{metrics['smallest_eigenvalue']:.2f}): its frame log-likelihood is not exact. Train longer, or "
@@ -236,7 +242,8 @@ def study(
 ) -> None:
     """Train and measure the cells of a study that are not done yet, and put them into one table and one figure.
 
-    NAME "all" runs every study anew whose result is recorded in data/results, with the settings of its record.
+    NAME "all" runs every study anew whose result is recorded in data/results, with the settings of its record: it takes
+    --only, --jobs, --backend and --out.
     """
     from poflow_lite.io import require_known
     from poflow_lite.studies import STUDIES, run_study
@@ -244,12 +251,16 @@ def study(
     if listed or name is None:
         typer.echo("\n\n".join(map(_described, STUDIES.values())))
         return
-    if name == "all":
-        _study_all(only, out or Path("runs/all"), jobs, backend)
-        return
     require_known("study", name, [*STUDIES, "all"])
     given = {"data": data, "budget": budget, "device": device, "seeds": None if seeds is None else _seeds(seeds)}
     given = {option: value for option, value in given.items() if value is not None} | _assignments(assign)
+    if name == "all":
+        if given:
+            raise ValueError(f"study all takes the settings of the records, got {', '.join(given)}: name one study")
+        _study_all(only, out or Path("runs/all"), jobs, backend)
+        return
+    if only is not None:
+        raise ValueError(f"--only chooses among the records of study all, got --only {only} with the study {name}")
     folder = out or Path("runs") / name
     with interruptible("the same command goes on with the cells that are left"):
         settings = _settings(STUDIES[name], given)

@@ -173,7 +173,8 @@ one has to get. In those that end in "-five" the same images move in five ways i
 def register(name: str, loader: Callable[..., Sequences]) -> None:
     """Add a data set of one's own to :data:`DATASETS`, under a name that is not taken, to be named wherever one is.
 
-    For labelled images: ``register("mine", lambda split, **settings: image_sequences(mine[split], **settings))``.
+    For labelled images of any size, ``mine`` holding each split, without the number of pixels that recipes ask for:
+    ``register("mine", lambda split, *, pixels, **settings: image_sequences(mine[split], **settings))``.
     """
     if name in DATASETS:
         raise ValueError(f"there is a data set {name!r} already: choose another name")

@@ -39,10 +39,12 @@ def export(run: str | Path, name: str, folder: str | Path = FOLDER) -> Path:
         The path of the copy.
 
     Raises:
-        FileNotFoundError, ValueError: if there is no finished run, its weights are too large for half precision, or
-            the name cannot be that of a file.
+        FileNotFoundError, ValueError: if there is no finished run, or a file in place of its folder, its weights are
+            too large for half precision, or the name cannot be that of a file.
     """
     require_name("the name of a pretrained model", name)
+    if Path(run).is_file():
+        raise ValueError(f"{run} is a file: export the folder of a run")
     loaded = load_run(run, "cpu")
     folder = prepare_folder(folder)
     path = folder / f"{name}.safetensors"

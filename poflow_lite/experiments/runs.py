@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from poflow_lite import plotting
 from poflow_lite.datasets import Sequences
+from poflow_lite.experiments import building
 from poflow_lite.experiments.building import build_model, recipe
 from poflow_lite.experiments.recipes import Recipe, sequences
 from poflow_lite.io import (
@@ -145,7 +146,8 @@ def _make_room(folder: Path, resume: bool, overwrite: bool) -> None:
     """Refuse a folder with a run that is neither continued nor replaced; remove one that is replaced."""
     if (folder / CHECKPOINT).exists() and not (resume or overwrite):
         raise ValueError(
-            f"{folder} already holds a run: add --resume to continue it, or choose another folder with --out"
+            f"{folder} already holds a run: continue it (--resume, resume=True), replace it (overwrite=True), or "
+            "choose another folder"
         )
     if overwrite:
         for name in (CHECKPOINT, METRICS):
@@ -224,6 +226,10 @@ def _rebuilt(path: Path, run: dict[str, Any], weights: dict[str, Tensor]) -> tup
     It is built on PyTorch's meta device first, where numbers take no memory: a record that asks for a network of
     another size than that of the file would be refused too late, when its memory is claimed.
     """
+    if (name := run.get("model")) not in list(building.MODELS):
+        raise ValueError(
+            f"{path} holds a {name!r}, which is not registered here: call register_model first, or pass model="
+        )
     try:
         fields = {name: run[name] for name in Recipe.__dataclass_fields__}
         settings = Recipe(**fields | {name: tuple(fields[name]) for name in ("channels", "left_out")})
@@ -342,7 +348,12 @@ def evaluate_run(
 
     Returns:
         The content of ``metrics.json``.
+
+    Raises:
+        ValueError: for a file, in which there is no room for figures.
     """
+    if Path(folder).is_file():
+        raise ValueError(f"{folder} is a file: evaluate the folder of a run, or load_pretrained(NAME) and evaluate()")
     run = load_run(folder, device)
     folder, settings, began = prepare_folder(folder), run.settings, time.perf_counter()
     training, held_out = (sequences(run.config["data"], name, settings) for name in ("train", split))

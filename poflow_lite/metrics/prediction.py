@@ -142,7 +142,11 @@ def equivariance_error(model: Any, sequences: Sequences, **options: Any) -> dict
 
 @torch.no_grad()
 def smallest_eigenvalue(model: Any, batch: Batch) -> float:
-    """Smallest eigenvalue of I + ∇²u along the trajectories of a batch: at or below 0 the flow is not invertible."""
+    """Smallest eigenvalue of the symmetric part of I + ∂v/∂z along the trajectories of a batch.
+
+    For a gradient field, at or below 0 a step may fold space. For other fields it says nothing of folds: a quarter turn
+    has 0 and is invertible.
+    """
     device = next(model.parameters()).device
     start = model.encode(batch.frames[:, 0].to(device)).mean
     trajectory = model.flow.rollout(start, batch.k.to(device), range(batch.horizon + 1))

@@ -8,14 +8,12 @@ from poflow_lite.plotting.figures import (
     density,
     equivariance_bars,
     figure,
-    figure_gif,
     filmstrip,
     gif,
     image_grid,
     show,
     show_gif,
     tracks,
-    training_curves,
 )
 from poflow_lite.plotting.sliders import explore
 
@@ -28,12 +26,10 @@ __all__ = [
     "equivariance_bars",
     "explore",
     "figure",
-    "figure_gif",
     "filmstrip",
     "gif",
     "image_grid",
     "show",
     "show_gif",
     "tracks",
-    "training_curves",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import textwrap
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 __all__ = [
-    "COLORS", "MARKERS", "arrows", "cloud", "density", "equivariance_bars", "figure", "figure_gif", "filmstrip", "gif",
-    "image_grid", "show", "show_gif", "tracks", "training_curves",
+    "COLORS", "MARKERS", "arrows", "cloud", "density", "equivariance_bars", "figure", "filmstrip", "gif",
+    "image_grid", "show", "show_gif", "tracks",
 ]  # fmt: skip
 
 COLORS: list[tuple[float, float, float]] = list(sns.color_palette("colorblind"))
@@ -51,7 +51,7 @@ def show(fig: Figure, alt: str) -> None:
 
 
 def show_gif(data: bytes, alt: str) -> None:
-    """Display an animation made by :func:`gif` or :func:`figure_gif` with its alternative text."""
+    """Display an animation made by :func:`gif` with its alternative text."""
     _show("image/gif", data, alt)
 
 
@@ -148,18 +148,10 @@ def gif(frames: Tensor, path: str | Path | None = None, scale: int = 3, millisec
         rows = [np.concatenate([_pixels(image) for image in row[:, t]], 1) for row in frames]
         picture = Image.fromarray(np.concatenate(rows, 0))
         pictures.append(picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST))
-    data = _animation(pictures, milliseconds, bounce=True)
+    data = _animation(pictures, milliseconds)
     if path is not None:
         Path(path).write_bytes(data)
     return data
-
-
-def figure_gif(draw: Callable[[int], Figure], frames: int, milliseconds: int = 120, bounce: bool = False) -> bytes:
-    """Animate ``draw(0), ..., draw(frames - 1)``, figures of one size: GIF bytes for :func:`show_gif`.
-
-    Keep the limits of the axes fixed, or the picture jumps. With ``bounce`` it plays backwards after that.
-    """
-    return _animation([few_colors(draw(i)) for i in range(frames)], milliseconds, bounce)
 
 
 def few_colors(fig: Figure) -> Any:
@@ -176,31 +168,14 @@ def _opaque(fig: Figure, dpi: int) -> Any:
     return Image.open(buffer).convert("RGB")
 
 
-def _animation(pictures: list[Any], milliseconds: int, bounce: bool) -> bytes:
-    loop = pictures + pictures[-2:0:-1] if bounce else pictures
+def _animation(pictures: list[Any], milliseconds: int) -> bytes:
+    loop = pictures + pictures[-2:0:-1]  # forth and back
     buffer = io.BytesIO()
     loop[0].save(buffer, "GIF", save_all=True, append_images=loop[1:], duration=milliseconds, loop=0)
     return buffer.getvalue()
 
 
 # --- curves and bars ----------------------------------------------------------------------------------------------
-
-
-def training_curves(history: Sequence[Mapping[str, float]], title: str = "", per: str = "sequence") -> Figure:
-    """One panel for each term of the loss over optimiser steps, from the history that :func:`training.fit` returns.
-
-    ``per`` is what a sample of the model is: a sequence, or a frame for models of single images.
-    """
-    terms = [name for name in history[0] if name not in ("step", "seconds", "learning_rate", "loss")]
-    fig, axes = figure(3.2 * len(terms), 2.6, 1, len(terms), squeeze=False)
-    steps = [entry["step"] for entry in history]
-    for i, (name, axis) in enumerate(zip(terms, axes.flat, strict=True)):
-        axis.plot(steps, [entry[name] for entry in history], color=COLORS[i % len(COLORS)], linewidth=1)
-        axis.set(title=name.replace("_", " "), xlabel="optimiser step")
-    axes[0, 0].set_ylabel(f"nats per {per}")
-    if title:
-        fig.suptitle(title, fontsize=10)
-    return fig
 
 
 def equivariance_bars(errors: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:

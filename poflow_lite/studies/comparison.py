@@ -22,7 +22,7 @@ from poflow_lite.training import resolve_device, step_generator
 # --- the grid -----------------------------------------------------------------------------------------------------
 
 
-COMPARED = (
+MODELS_COMPARED = (
     *("vae", "beta-vae", "factor-vae", "slow-vae", "topographic-vae", "msp", "poflow"),
     *("flow-factorized", "free-flow", "weakly-supervised"),
 )
@@ -32,7 +32,7 @@ COMPARED = (
 def cells(
     data: str = "digits",
     budget: str = "lecture",
-    models: Sequence[str] = COMPARED,
+    models: Sequence[str] = MODELS_COMPARED,
     seeds: Sequence[Seed] = (0,),
     vary: Mapping[str, Sequence[Any]] | None = None,
     split: Split = "test",
@@ -43,7 +43,10 @@ def cells(
     device: str = "auto",
     changes: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """A cell for each model and seed: the same data, networks, likelihood, optimiser and number of steps.
+    """A cell for each model and seed: the same data, likelihood, optimiser and number of steps.
+
+    Networks are the same too, but for their ends: MSP has rows × columns latents, and the Topographic VAE's encoder
+    gives twice as many numbers.
 
     Args:
         data, budget: see :data:`datasets.DATASETS`, :data:`experiments.BUDGETS`.

@@ -156,18 +156,27 @@ def notes(result: Result) -> list[str]:
         "z_0; frame: log p(x_t | k), each frame by itself; both in nats under N(x̂, I). "
         "Predictive: log p(x_t | x_0, k); squared error: of a frame predicted from the mean code. Naming: share of "
         "sequences whose k has the largest posterior. Cost: time of a training step ÷ that of the plain VAE. Floor: "
-        "frames encoded and decoded by themselves. Chosen: the operator with the least error on "
+        "frames encoded and decoded by themselves. Linear: the ridge map, one affine map for each transformation and "
+        "frame. Chosen: the operator with the least error on "
         f"{'validation' if 'validation' in rows(result) else 'these'} images, all transformations weighing alike.",
     ]
     said += [_said_of(line) for line in leads(result).to_dict("records")]
     for model, share in rows(result).groupby("model", sort=False)["clustering_accuracy"].mean().dropna().items():
         said.append(f"{model} names {share:.1%} of the sequences rightly (best matching).")
     hidden = {"test_images", *(result["settings"]["vary"] or ())}
-    own = {cell["model"]: [f"{k} {v}" for k, v in cell["settings"].items() if k not in hidden] for cell in runs}
+    own = {
+        cell["model"]: [f"{k} {v}" for k, v in _as_built(cell["settings"]).items() if k not in hidden] for cell in runs
+    }
     shared = set.intersection(*map(set, own.values()))
     parts = {"The same for all": [text for text in own[runs[0]["model"]] if text in shared]}
     parts |= {model: [text for text in found if text not in shared] for model, found in own.items()}
     return said + [f"{title}: {', '.join(found)}." for title, found in parts.items() if found]
+
+
+def _as_built(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a model, "latent" the size of its codes: MSP has a code of rows × columns numbers in its place."""
+    own = {"latent": settings["rows"] * settings["columns"]} if {"rows", "columns"} <= settings.keys() else {}
+    return {**settings, **own}
 
 
 def _said_of(lead: Mapping[str, Any]) -> str:

@@ -40,7 +40,7 @@ Cells = dict[str, dict[str, Any]]
 def cells(
     data: str = "digits",
     budget: str = "lecture",
-    models: Sequence[str] = comparison.COMPARED,
+    models: Sequence[str] = comparison.MODELS_COMPARED,
     sized: Sequence[str] = ("vae", "free-flow", "flow-factorized"),
     axes: Sequence[str] = tuple(AXES),
     seeds: Sequence[Seed] = (0,),

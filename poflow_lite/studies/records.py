@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,19 +76,36 @@ def described(name: str, result: dict[str, Any]) -> str:
 
 def contents(records: dict[str, dict[str, Any]]) -> str:
     """The list of all pages."""
-    lines = [f"| [{name}]({name}.md) | {question(STUDIES[result['study']])} |" for name, result in records.items()]
+    lines = [
+        f"| [{name}]({name}.md) | {question(STUDIES[result['study']])} | {told_apart(result['settings'])} |"
+        for name, result in records.items()
+    ]
     return "\n".join(
         [
             "# Recorded results",
             "",
             "Made from [data/results](../../data/results) by `poflow-lite course results`.",
             "",
-            "| record | what it holds |",
-            "| --- | --- |",
+            "| record | what it holds | settings |",
+            "| --- | --- | --- |",
             *lines,
             "",
         ]
     )
+
+
+def told_apart(settings: Mapping[str, Any]) -> str:
+    """What tells a record from others of its study: data, what is compared and varied, seeds, each where given.
+
+    >>> told_apart({"data": "digits", "models": ["vae"], "seeds": [0, 1], "vary": {"beta": [0.1, 1]}})
+    'digits; vae; beta 0.1, 1; seeds 0, 1'
+    """
+    lists = {name: settings[name] for name in ("models", "groups", "tasks", "pairs") if settings.get(name)}
+    said = [settings["data"]] if "data" in settings else []
+    said += [", ".join(values) if len(values) <= 8 else f"{len(values)} {name}" for name, values in lists.items()]
+    further = {**(settings.get("vary") or {}), "seeds": settings.get("seeds", ())}
+    said += [f"{name} {', '.join(map(str, values))}" for name, values in further.items() if values]
+    return "; ".join(said)
 
 
 def question(study: Study) -> str:

@@ -89,21 +89,4 @@ def figure(result: Mapping[str, Any]) -> Figure:
     return fig
 
 
-def path_panels(result: Mapping[str, Any], folder: str | Path, pair: str, seed: int = 0) -> Figure:
-    """Paths of each variant over the target, from the result of a study and the folder in which it was run."""
-    shown = [cell for cell in result["cells"] if (cell["pair"], cell["seed"]) == (pair, seed)]
-    if not shown:
-        raise ValueError(f"there is no cell of {pair} with seed {seed}: run the study transport with them")
-    target = sample_pair(pair, 300, torch.Generator().manual_seed(0)).target
-    fig, axes = plotting.figure(2.6 * len(shown), 3.3, 1, len(shown), squeeze=False, sharex=True, sharey=True)
-    for axis, cell in zip(axes.flat, shown, strict=True):
-        z = torch.from_numpy(np.load(Path(folder) / cell["cell"] / "paths.npy"))
-        plotting.tracks(axis, z)
-        for points, index, label in ((target, 7, "target"), (z[:, 0], 0, "start"), (z[:, -1], 1, "end")):
-            plotting.cloud(axis, points, index, label)
-        axis.set_title(f"{cell['variant']}\nOT gap {cell['ot_gap']:.2f}", fontsize=9)
-    fig.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, markerscale=2)
-    return fig
-
-
 STUDY = Study("transport", cells, measure, table, figure, notes)
