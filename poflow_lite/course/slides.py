@@ -123,7 +123,8 @@ def _pieces(notebook: dict[str, Any]) -> Iterator[tuple[str, str]]:
             continue
         drawing = "hide-input" in cell["metadata"].get("tags", [])
         texts = ["".join(output["text"]) for output in cell["outputs"] if output.get("name") == "stdout"]
-        if texts and not drawing and len(source.splitlines()) <= 20:
+        lines = source.count("\n") + sum(text.count("\n") for text in texts)
+        if texts and not drawing and source.count("\n") < 20 and lines <= 36:  # more do not fit on a screen
             yield "code", f"<pre><code>{escape(source)}</code></pre><pre class='output'>{escape(''.join(texts))}</pre>"
         elif texts:
             yield "code", f"<pre class='output'>{escape(''.join(texts))}</pre>"
