@@ -8,15 +8,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
-import torch
 from matplotlib.figure import Figure
 
 from poflow_lite import plotting
-from poflow_lite.datasets import sample_pair
-from poflow_lite.io import require_known, write_atomically
+from poflow_lite.io import require_known
 from poflow_lite.models import measure_transport, train_transport
 from poflow_lite.settings import Seed
 from poflow_lite.studies.study import Study, mean_and_spread
@@ -51,13 +48,10 @@ def cells(
 
 
 def measure(folder: Path, pair: str, variant: str, seed: int, **sizes: int) -> dict[str, Any]:
-    """Seconds of training and the figures of a :class:`models.TransportReport`; 150 paths stay in ``paths.npy``."""
+    """Seconds of training and the figures of a :class:`models.TransportReport`. Nothing is left in ``folder``."""
     began = time.perf_counter()
     transport, _ = train_transport(pair, seed=seed, progress=False, **sizes, **VARIANTS[variant])
     seconds = time.perf_counter() - began
-    with torch.no_grad():
-        paths = transport.rollout(sample_pair(pair, 150, torch.Generator().manual_seed(0)).source).z.numpy()
-    write_atomically(folder / "paths.npy", lambda path: np.save(path, paths))
     return {"seconds": seconds, **measure_transport(transport, pair, count=1000, repeats=5).as_dict()}
 
 
