@@ -282,6 +282,17 @@ def test_the_table_shows_what_was_measured_with_its_difference_beside_it_bold_by
     assert "the difference from the standard model, in the group field from its gradient." in text
     assert "made up (test), budget lecture, seeds 0, 1, 2, CPU; mean ± standard deviation." in text
     assert "Standard: steps 7, field gradient." in text
+    assert "Frame is empty" not in text
+
+
+def test_the_notes_tell_the_sizes_that_were_measured_and_which_likelihood_a_reading_lacks(by_hand):
+    by_hand["settings"] |= {"likelihood_images": 200}
+    by_hand["cells"][0]["settings"] |= {"likelihood_images": 16}  # the recipe's, which the study does not use
+    by_hand["cells"][4]["log_likelihood"] = {"sequence": -2170.0, "frame": {}}
+    text = "\n".join(ablation_tables.notes(by_hand))
+    assert "likelihood_images 200" in text
+    assert "likelihood_images 16" not in text
+    assert "Frame is empty where the prior is pushed forward" in text
 
 
 def test_a_difference_that_is_printed_as_zero_is_not_bold():

@@ -412,6 +412,13 @@ def test_the_notes_say_what_is_the_same_and_what_differs(by_hand):
         assert said in text
 
 
+def test_the_notes_tell_how_many_images_the_likelihoods_had(by_hand):
+    by_hand["settings"] |= {"likelihood_images": 200, "samples": 100}
+    for each in by_hand["cells"][:-1]:
+        each["settings"] = {"steps": 7, "likelihood_images": 16, "samples": 100}  # the recipe's
+    assert "The same for all: steps 7, likelihood_images 200, samples 100." in comparison_tables.notes(by_hand)
+
+
 def test_the_notes_give_msp_the_latents_that_it_has(by_hand):
     cells = [cell("vae", 0, 2.0), cell("msp", 0, 2.0)]
     for each, own in zip(cells, ({}, {"rows": 8, "columns": 16}), strict=True):

@@ -61,7 +61,7 @@ def test_force_enters_the_residual_and_is_trained(push):
     torch.manual_seed(0)
     force, batch, y = Force(2, 1, horizon=4).double(), clouds(), torch.ones(6, 1, dtype=torch.float64)
     transport = LearnedTransport(push(1.0, -2.0), 4, force)
-    losses, path = transport.terms(batch), transport.rollout(batch.source).z
+    losses, path = transport.terms(batch), transport.paths(batch.source).z
     by_hand = sum((2.5 - force(path[:, t], float(t), y)).square() for t in range(4))
     torch.testing.assert_close(losses.terms["hamilton_jacobi"], 30 * by_hand)
     losses.loss.backward()
@@ -88,7 +88,7 @@ def test_the_learned_potential_is_the_hopf_lax_solution_from_its_own_start(train
     def value(z, t):
         return transport.flow.field.value(z, t, torch.ones(len(z), 1)).detach()
 
-    path = transport.rollout(sample_pair("gaussians", 400, generator(3)).source).z.detach()
+    path = transport.paths(sample_pair("gaussians", 400, generator(3)).source).z.detach()
     for t in (2, 3):
         exact = hopf_lax(value(support, 0), support, path[:, t], t)
         error = (value(path[:, t], t) - exact).std()

@@ -56,13 +56,13 @@ class LearnedTransport(nn.Module):
         self.flow, self.horizon, self.force = flow, horizon, force
         self.endpoint, self.hamilton_jacobi, self.initial = endpoint, hamilton_jacobi, initial
 
-    def rollout(self, z: Tensor) -> Trajectory:
+    def paths(self, z: Tensor) -> Trajectory:
         """The trajectory of particles that start at z (B, d)."""
         return self.flow.rollout(z, z.new_ones(len(z), 1), range(self.horizon + 1))
 
     def terms(self, batch: Clouds, generator: torch.Generator | None = None) -> Losses:
         """The terms of the loss for a pair of clouds, one value for each particle; nothing random is drawn."""
-        trajectory = self.rollout(batch.source)
+        trajectory = self.paths(batch.source)
         end = trajectory.z[:, -1]
         aim = optimal_plan(end.detach(), batch.target).barycentric_map()  # equal clouds: a permutation
         terms = {"endpoint": self.endpoint * (end - aim).square().sum(1)}
@@ -162,7 +162,7 @@ def measure_transport(
 @torch.no_grad()
 def _measure(transport: LearnedTransport, pair: str, count: int, generator: torch.Generator) -> TransportReport:
     clouds, again = sample_pair(pair, count, generator), sample_pair(pair, count, generator)
-    path = transport.rollout(clouds.source)
+    path = transport.paths(clouds.source)
     energy = kinetic_energy(path.z).mean().item()
     optimal = wasserstein(clouds.source, clouds.target) ** 2
     return TransportReport(

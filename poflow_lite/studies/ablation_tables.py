@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
 from poflow_lite import plotting
-from poflow_lite.studies.study import mean_and_spread
+from poflow_lite.studies.study import as_measured, mean_and_spread
 
 STANDARD = "standard"
 REFERENCES = {"field": "gradient"}
@@ -206,8 +206,10 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     ]
     if any(cell["log_likelihood"] is None for cell in result["cells"]):
         said.append("An empty likelihood exceeded its ceiling: the flow folds, and its density is not exact.")
+    if any((cell["log_likelihood"] or {}).get("frame") == {} for cell in result["cells"]):
+        said.append("Frame is empty where the prior is pushed forward: it belongs to the other reading of the model.")
     standard = next((line.cells[0]["settings"] for line in lines if line.group == STANDARD), {})
-    return [*said, f"Standard: {', '.join(f'{k} {v}' for k, v in standard.items() if k != 'test_images')}."]
+    return [*said, f"Standard: {', '.join(f'{k} {v}' for k, v in as_measured(result, standard).items())}."]
 
 
 def _title(result: Mapping[str, Any]) -> str:

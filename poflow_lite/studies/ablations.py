@@ -39,7 +39,11 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
     "hamilton-jacobi": {f"λ_HJ = {weight:g}": {"hamilton_jacobi": weight} for weight in (0.0, 1.0, 100.0)},
     "force": {"no force": {"force": "none"}},
     "initial": {f"λ_0 = {weight:g}": {"initial": weight} for weight in (1.0, 10.0)},
-    "prior": {"static N(0, I)": {"prior": "static"}, "no path KL": {"prior": "pushforward"}},
+    "prior": {
+        "static N(0, I)": {"prior": "static"},
+        "pushforward": {"prior": "pushforward"},  # one KL a film, where the standard model pays T + 1
+        "pushforward, β = 0.27": {"prior": "pushforward", "beta": 0.27},  # its KL as heavy as T + 1 at digits' β
+    },
     "log_det": {"trace": {"log_det": "trace"}, "none": {"log_det": "none"}},
     "field": {
         "gradient": {"hamilton_jacobi": 0.0},

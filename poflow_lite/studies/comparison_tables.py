@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from poflow_lite import plotting
-from poflow_lite.studies.study import mean_and_spread, t_interval
+from poflow_lite.studies.study import as_measured, mean_and_spread, t_interval
 
 Result = Mapping[str, Any]
 
@@ -163,10 +163,9 @@ def notes(result: Result) -> list[str]:
     said += [_said_of(line) for line in leads(result).to_dict("records")]
     for model, share in rows(result).groupby("model", sort=False)["clustering_accuracy"].mean().dropna().items():
         said.append(f"{model} names {share:.1%} of the sequences rightly (best matching).")
-    hidden = {"test_images", *(result["settings"]["vary"] or ())}
-    own = {
-        cell["model"]: [f"{k} {v}" for k, v in _as_built(cell["settings"]).items() if k not in hidden] for cell in runs
-    }
+    varied = result["settings"]["vary"] or ()
+    built = {cell["model"]: as_measured(result, _as_built(cell["settings"])) for cell in runs}
+    own = {model: [f"{k} {v}" for k, v in found.items() if k not in varied] for model, found in built.items()}
     shared = set.intersection(*map(set, own.values()))
     parts = {"The same for all": [text for text in own[runs[0]["model"]] if text in shared]}
     parts |= {model: [text for text in found if text not in shared] for model, found in own.items()}

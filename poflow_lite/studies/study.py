@@ -160,6 +160,12 @@ def page(study: Study, result: Mapping[str, Any]) -> str:
     return "\n\n".join([markdown, *study.notes(result), origin]) + "\n"
 
 
+def as_measured(result: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's recipe as it was trained and measured: the study's sizes in the place of the recipe's, no unused one."""
+    sizes = {name: result["settings"][name] for name in ("likelihood_images", "samples") if name in result["settings"]}
+    return {name: value for name, value in {**recipe, **sizes}.items() if name != "test_images"}
+
+
 def mean_and_spread(values: Sequence[float | None], form: str) -> str:
     """ "mean ± standard deviation" of what seeds gave, each in this format; no spread for one, "" where one is missing.
 
