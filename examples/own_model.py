@@ -1,8 +1,7 @@
 """A model of your own: a subclass of the VAE, or anything with its methods, by its name in the tables."""
 
-from poflow_lite.experiments import compare, load_run, register_model, sequences, train_recipe
+from poflow_lite.experiments import build_networks, compare, load_run, register_model, sequences, train_recipe
 from poflow_lite.models import VAE
-from poflow_lite.networks import ConvDecoder, ConvEncoder
 
 
 class SphereVAE(VAE):
@@ -15,7 +14,7 @@ class SphereVAE(VAE):
         return terms
 
 
-register_model("sphere-vae", lambda r, shape, K: SphereVAE(ConvEncoder(shape, r.latent), ConvDecoder(shape, r.latent)))
+register_model("sphere-vae", lambda r, shape, K: SphereVAE(*build_networks(r, shape), r.likelihood, r.beta))
 run = load_run(train_recipe("sphere-vae", "digits", "smoke", "runs/own-model", steps=20, overwrite=True))
 training, test = (sequences("digits", split, run.settings) for split in ("train", "test"))
 print(compare({"sphere-vae": run.model}, training, test.first(20)).to_string())

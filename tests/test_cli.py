@@ -197,7 +197,7 @@ def test_studies_are_listed_with_their_settings(run, arguments):
 
 RESULTS = Path(__file__).parent.parent / "data" / "results"
 COMMANDS = re.findall(
-    r"^\| (\S+) \|.*?`(poflow-lite study [^`…]+)`", (RESULTS / "README.md").read_text("utf-8"), re.MULTILINE
+    r"^\| (\S+) \|.*`(poflow-lite study [^`…]+)`", (RESULTS / "README.md").read_text("utf-8"), re.MULTILINE
 )
 RECORDS = {name: shlex.split(command)[2:] for name, command in COMMANDS if "NAME=" not in command}
 

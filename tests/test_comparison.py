@@ -417,6 +417,8 @@ def test_the_notes_tell_how_many_images_the_likelihoods_had(by_hand):
     for each in by_hand["cells"][:-1]:
         each["settings"] = {"steps": 7, "likelihood_images": 16, "samples": 100}  # the recipe's
     assert "The same for all: steps 7, likelihood_images 200, samples 100." in comparison_tables.notes(by_hand)
+    by_hand["settings"] |= {"scores": False}
+    assert "The same for all: steps 7." in comparison_tables.notes(by_hand), "nothing was measured by them"
 
 
 def test_the_notes_give_msp_the_latents_that_it_has(by_hand):

@@ -32,6 +32,13 @@ def test_a_lesson_has_its_text_beside_it_for_reviews(path, tmp_path):
     assert written.read_text() == (path.parent / "text" / written.name).read_text(), "poflow-lite course text"
 
 
+def test_the_text_of_a_lesson_leads_to_the_other_lessons_from_its_own_folder(tmp_path):
+    source = "See [02](02-disentanglement.ipynb) and [a page](https://example.org/02-disentanglement.ipynb)."
+    (written,) = course.write_texts([write(tmp_path / "01-one.ipynb", new_markdown_cell(source))], tmp_path / "text")
+    said = "See [02](../02-disentanglement.ipynb) and [a page](https://example.org/02-disentanglement.ipynb)."
+    assert said in written.read_text()
+
+
 @every_lesson
 def test_a_committed_lesson_is_sound(path):
     assert course.lint(path) == []

@@ -102,7 +102,8 @@ def write_texts(lessons: Iterable[Path], out: str | Path) -> list[Path]:
         notebook = jupytext.read(path)
         notebook.metadata = {"jupytext": {"cell_metadata_filter": "tags,-all", "notebook_metadata_filter": "-all"}}
         written.append(prepare_folder(out) / f"{path.stem}.md")
-        written[-1].write_text(jupytext.writes(notebook, "md"), encoding="utf-8")
+        text = re.sub(r"\]\((?=\d\d-[\w-]+\.ipynb)", "](../", jupytext.writes(notebook, "md"))  # from its own folder
+        written[-1].write_text(text, encoding="utf-8")
     return written
 
 

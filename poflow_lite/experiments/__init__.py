@@ -1,6 +1,13 @@
 """Experiments: recipes, training and measuring runs, pretrained models, and comparing models with each other."""
 
-from poflow_lite.experiments.building import MODELS, build_model, options_of, recipe, register_model
+from poflow_lite.experiments.building import (
+    MODELS,
+    build_model,
+    build_networks,
+    options_of,
+    recipe,
+    register_model,
+)
 from poflow_lite.experiments.comparison import COMPARED, compare, measure_operators, validation_errors
 from poflow_lite.experiments.pretrained import export, load_pretrained
 from poflow_lite.experiments.recipes import BUDGETS, Recipe, sequences
@@ -13,6 +20,7 @@ __all__ = [
     "Recipe",
     "Run",
     "build_model",
+    "build_networks",
     "compare",
     "evaluate",
     "evaluate_run",

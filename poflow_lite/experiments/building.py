@@ -41,8 +41,14 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] =
 """Name ↦ encoder and decoder."""
 
 
-def _networks(r: Recipe, shape: tuple[int, int, int], coded: int | None = None) -> tuple[nn.Module, nn.Module]:
-    """A fresh encoder and decoder; ``coded`` is the number of coded dimensions where it is not that of the latents."""
+def build_networks(r: Recipe, shape: tuple[int, int, int], coded: int | None = None) -> tuple[nn.Module, nn.Module]:
+    """A fresh encoder and decoder as a recipe asks for them.
+
+    Args:
+        r: recipe; its network, latent, channels, hidden and precision count.
+        shape: of an image, (C, H, W).
+        coded: coded dimensions, where they are not those of the latents.
+    """
     encode, decode = NETWORKS[r.network]
     encoder = encode(shape, coded or r.latent, r.channels, r.hidden)
     decoder = decode(shape, r.latent, r.channels, r.hidden)
@@ -58,23 +64,23 @@ def _shared(r: Recipe) -> dict[str, Any]:
 
 
 def _vae(r: Recipe, shape: tuple[int, int, int], transformations: int) -> VAE:
-    return VAE(*_networks(r, shape), **_shared(r))
+    return VAE(*build_networks(r, shape), **_shared(r))
 
 
 def _factor_vae(r: Recipe, shape: tuple[int, int, int], transformations: int, *, gamma: Weight = 0.1) -> FactorVAE:
-    return FactorVAE(*_networks(r, shape), r.latent, **_shared(r), gamma=gamma)
+    return FactorVAE(*build_networks(r, shape), r.latent, **_shared(r), gamma=gamma)
 
 
 def _slow_vae(
     r: Recipe, shape: tuple[int, int, int], transformations: int, *, rate: Positive = 6.0, transition: Weight = 0.01
 ) -> SlowVAE:
-    return SlowVAE(*_networks(r, shape), **_shared(r), rate=rate, transition=transition)
+    return SlowVAE(*build_networks(r, shape), **_shared(r), rate=rate, transition=transition)
 
 
 def _topographic_vae(
     r: Recipe, shape: tuple[int, int, int], transformations: int, *, capsules: Size = 2, neighbours: Size = 3
 ) -> TopographicVAE:
-    parts = _networks(r, shape, 2 * r.latent)
+    parts = build_networks(r, shape, 2 * r.latent)
     return TopographicVAE(*parts, r.latent, **_shared(r), capsules=capsules, neighbours=neighbours)
 
 
@@ -88,7 +94,7 @@ def _msp(
     autoencoding: Weight = 0.5,
 ) -> MSP:
     wider = replace(r, latent=rows * columns)
-    return MSP(*_networks(wider, shape), rows, **_shared(r), autoencoding=autoencoding)
+    return MSP(*build_networks(wider, shape), rows, **_shared(r), autoencoding=autoencoding)
 
 
 def _poflow(
@@ -101,7 +107,7 @@ def _poflow(
     jacobian: Weight = 0.01,
     classification: Weight = 1.0,
 ) -> PoFlow:
-    parts = *_networks(r, shape), Flow(FIELDS["gradient"](**_sizes(r, transformations)))
+    parts = *build_networks(r, shape), Flow(FIELDS["gradient"](**_sizes(r, transformations)))
     weights = {"wave": wave, "initial": initial, "jacobian": jacobian, "classification": classification}
     return PoFlow(*parts, networks.TransformationEncoder(shape, transformations), **_shared(r), **weights)
 
@@ -142,7 +148,7 @@ def _flow_parts(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Networks, flow, prior and force of a flow-factorized model, and its weights."""
     _require_fitting(field, depth, hamilton_jacobi)
-    coder, sizes = _networks(r, shape), _sizes(r, transformations)
+    coder, sizes = build_networks(r, shape), _sizes(r, transformations)
     if depth > 1:
         velocity = AutogradPotential(DeepUnits(**sizes, depth=depth), r.latent, transformations, r.horizon)
     else:
@@ -226,7 +232,8 @@ _PASSED_ON = {
 def register_model(name: str, builder: Callable[..., nn.Module]) -> None:
     """Enter a model of your own, which can then be trained, compared and loaded by its name in this process.
 
-    Another process has to register it too before it loads a run of it.
+    Another process has to register it too before it loads a run of it. :func:`build_networks` gives it the encoder and
+    decoder that the recipe asks for.
 
     Args:
         name: of the model.

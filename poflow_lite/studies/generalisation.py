@@ -37,6 +37,11 @@ CAUSES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Two causes apart: a field that is a gradient or free, and a flow that is asked to end where the encoder puts the last
 frame or not, all else equal."""
+_CAUSES_ARE = (
+    "Gradient, free: flow-factorized without the Hamilton–Jacobi penalty, with a potential or a free field; "
+    "+ agreement: consistency 0.1."
+)
+
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {**{model: (model, {}) for model in (*RIVALS, *OURS)}, **CAUSES}
 """Column of the table ↦ model and options. Every model of :data:`experiments.MODELS` may be named as well."""
 
@@ -227,11 +232,15 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     seeds = sorted({cell["seed"] for cell in result["cells"]})
     counts = decided.verdict.value_counts()
     chosen = "validation" if _choice(result["cells"]) == "validation" else "these"
-    flows = [name for name in (*OURS, *CAUSES) if name in {cell["model"] for cell in result["cells"]}]
-    return [
+    models = {cell["model"] for cell in result["cells"]}
+    flows = [name for name in (*OURS, *CAUSES) if name in models]
+    score = (
         f"Of {len(decided)} tasks ours ({' or '.join(OURS)}) has the least error in {counts.get('ours', 0)}, a rival "
-        f"in {counts.get('rival', 0)}, beyond the 95 % interval of the paired difference; {counts.get('tie', 0)} are "
-        "open.",
+        f"in {counts.get('rival', 0)}, beyond the 95 % interval of the paired difference (bold); "
+        f"{counts.get('tie', 0)} are open."
+    )
+    return [
+        score if len(seeds) > 1 else "One seed: no interval, so no task is decided.",
         "Equivariance error ÷ no motion, mean over the motions of a task"
         + (" ± standard deviation over seeds " if len(seeds) > 1 else "; seed ")
         + ", ".join(map(str, seeds))
@@ -239,6 +248,9 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         f"in that very task on {chosen} images, named beside it. Floor: true frames encoded and decoded by the first "
         f"of ours. {known['data']} ({known['split']}, at most {known['images']:,} images a task), budget "
         f"{known['budget']}.",
+        "Linear: the ridge map, one for each frame; linear steps: one map a step, another for each t; linear step: one "
+        "map for all steps; lent: MSP's mean matrix of each k; in turn: one motion after the other.",
+        *([_CAUSES_ARE] if models & CAUSES.keys() else []),
         *(line for name in (*OURS, *CAUSES) for line in (*_superposed(result, name), *_round_trip(result, name))),
     ]
 

@@ -162,8 +162,10 @@ def page(study: Study, result: Mapping[str, Any]) -> str:
 
 def as_measured(result: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A run's recipe as it was trained and measured: the study's sizes in the place of the recipe's, no unused one."""
-    sizes = {name: result["settings"][name] for name in ("likelihood_images", "samples") if name in result["settings"]}
-    return {name: value for name, value in {**recipe, **sizes}.items() if name != "test_images"}
+    known, sizes = result["settings"], ("likelihood_images", "samples")
+    own = {name: known[name] for name in sizes if name in known}
+    unused = {"test_images", *(() if known.get("scores", True) else sizes)}
+    return {name: value for name, value in {**recipe, **own}.items() if name not in unused}
 
 
 def mean_and_spread(values: Sequence[float | None], form: str) -> str:
