@@ -26,6 +26,16 @@ FORMS = {
     "cost": ".2f",
 }
 """What is measured besides the errors, and how it is printed."""
+_COLUMNS = {
+    "sequence": "Sequence: log p(x_0…x_T | k) ÷ (T + 1), all frames sharing z_0, in nats under N(x̂, I).",
+    "predictive": "Predictive: log p(x_t | x_0, k), with q(z_0 | x_0) for the exact posterior.",
+    "squared error": "Squared error: of a frame predicted from the mean code.",
+    "frame": "Frame: log p(x_t | k), each frame by itself, in nats under N(x̂, I).",
+    "VP score": "VP score: accuracy of a small network that names k from generated pairs.",
+    "naming": "Naming: share of sequences whose k has the largest posterior.",
+    "cost": "Cost: time of a training step ÷ that of the plain VAE, or of the cheapest model where it is missing.",
+}
+"""Column of the table ↦ what it holds."""
 OURS = ("free-flow", "flow-factorized", "weakly-supervised")
 """Models that are no rivals of each other."""
 
@@ -147,18 +157,21 @@ def _known(values: pd.Series) -> list[float | None]:
 
 def notes(result: Result) -> list[str]:
     """What the columns are, what the models share and in what they differ."""
-    runs = _runs(result)
+    runs, shown = _runs(result), table(result).columns
     seeds = sorted({cell["seed"] for cell in runs})
     said = [
         f"{runs[0]['data_set']}, budget {runs[0]['budget']}, {runs[0]['device']}, seed{'s' * (len(seeds) > 1)} "
         f"{', '.join(map(str, seeds))}{': mean ± standard deviation' * (len(seeds) > 1)}.",
-        "Errors: L1 pixel intensities summed over frames. Sequence: log p(x_0…x_T | k) ÷ (T + 1), all frames sharing "
-        "z_0; frame: log p(x_t | k), each frame by itself; both in nats under N(x̂, I). "
-        "Predictive: log p(x_t | x_0, k); squared error: of a frame predicted from the mean code. Naming: share of "
-        "sequences whose k has the largest posterior. Cost: time of a training step ÷ that of the plain VAE. Floor: "
-        "frames encoded and decoded by themselves. Linear: the ridge map, one affine map for each transformation and "
-        "frame. Chosen: the operator with the least error on "
-        f"{'validation' if 'validation' in rows(result) else 'these'} images, all transformations weighing alike.",
+        " ".join(
+            [
+                "Errors: L1 pixel intensities summed over frames.",
+                *(text for name, text in _COLUMNS.items() if name in shown),
+                "Floor: frames encoded and decoded by themselves. Linear: the ridge map, one affine map for each "
+                "transformation and frame. Chosen: the operator with the least error on "
+                f"{'validation' if 'validation' in rows(result) else 'these'} images, all transformations weighing "
+                "alike.",
+            ]
+        ),
     ]
     said += [_said_of(line) for line in leads(result).to_dict("records")]
     for model, share in rows(result).groupby("model", sort=False)["clustering_accuracy"].mean().dropna().items():
@@ -205,7 +218,8 @@ def comparison_dots(
         title: says which data and budget are shown.
     """
     panels = {k: f"{k}: error ÷ no motion" for k in no_motion}
-    scores = {"sequence": "log-likelihood, nats a frame", "vp_score": "VP score", "cost": "step ÷ plain VAE's"}
+    unit = "plain VAE's" if "vae" in chosen else "cheapest model's"
+    scores = {"sequence": "log-likelihood, nats a frame", "vp_score": "VP score", "cost": f"step ÷ {unit}"}
     panels |= {name: label for name, label in scores.items() if found[name].notna().any()}
     models, lines = list(chosen), -(-len(panels) // 3)
     fig, axes = plotting.figure(10.5, lines * (0.9 + 0.25 * len(models)), lines, 3, squeeze=False, sharey=True)
