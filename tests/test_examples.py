@@ -28,6 +28,8 @@ def test_example_runs(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = runpy.run_path(str(path))
     printed = capsys.readouterr().out
+    if "run" in names:
+        assert names["run"].model.beta == names["run"].settings.beta, "a model of one's own has the recipe's weight"
     for name in (*names["training"].names, "no motion", "linear"):
         assert name in printed, f"{name} is not in the table"
     assert lines_of_code(path) <= USERS_LINES, f"{lines_of_code(path)} lines of a user's code"
