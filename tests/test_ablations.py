@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,17 @@ def test_every_variant_differs_from_the_standard_model_in_what_its_group_says():
         assert settings != standard
         assert settings == recipe("digits", "lecture", **ablations.ABLATIONS[group][name])
     assert all(found["field", name].options["hamilton_jacobi"] == 0 for name in ablations.ABLATIONS["field"])
+
+
+def test_every_variant_is_held_against_what_differs_in_one_setting_or_the_notes_say_so():
+    changes = {(group, name): own for group, entries in ablations.ABLATIONS.items() for name, own in entries.items()}
+    changes[STANDARD] = {}
+    several = []
+    for place, own in changes.items():
+        reference = changes[ablation_tables.REFERENCES.get(place, STANDARD)]
+        if sum(own.get(name) != reference.get(name) for name in {*own, *reference}) > 1:
+            several.append(place)
+    assert several == [("prior", "pushforward, β = 0.27")]  # on purpose: its KL is as heavy as that of T + 1 frames
 
 
 def test_variants_with_the_same_recipe_share_their_cells_whichever_groups_are_chosen():
@@ -125,7 +137,7 @@ def test_a_model_that_ignored_its_log_determinant_is_measured_with_the_true_one_
     assert "| log_det | none |" in text
     assert "| log_det | trace |" not in text
     assert "Missing: log_det-trace-seed-0 (FloatingPointError: training stopped at step 2)." in text
-    assert "With a single seed there is no spread" in text
+    assert "With a single seed there is no interval" in text
     assert "**" not in text
 
 
@@ -190,22 +202,26 @@ def test_the_time_of_a_step_is_the_median_over_the_history():
 
 
 @pytest.mark.parametrize(
-    ("values", "references", "mean", "spread", "marked"),
+    ("values", "references", "mean", "half", "marked"),
     [
-        ((1.0, 2.0, 3.0), (0.0, 0.0, 0.0), 2.0, 1.0, False),  # exactly twice the spread
-        ((1.1, 2.0, 2.9), (0.0, 0.0, 0.0), 2.0, 0.9, True),
-        ((-1.1, -2.0, -2.9), (0.0, 0.0, 0.0), -2.0, 0.9, True),
+        ((1.1, 2.0, 2.9), (0.0, 0.0, 0.0), 2.0, 4.303 * 0.9 / 3**0.5, False),  # beyond twice its spread of 0.9
+        ((1.3, 2.0, 2.7), (0.0, 0.0, 0.0), 2.0, 4.303 * 0.7 / 3**0.5, True),
+        ((-1.3, -2.0, -2.7), (0.0, 0.0, 0.0), -2.0, 4.303 * 0.7 / 3**0.5, True),
+        ((0.0, 2.0) * 5, (0.0,) * 10, 1.0, 2.262 / 3, True),  # its spread is 1.05
+        ((0.9, 1.1), (0.0, 0.0), 1.0, 12.71 * 0.1, False),
         ((101.0, 205.0, 309.0), (100.0, 204.0, 308.0), 1.0, 0.0, True),  # seeds differ by 100, pairs do not
-        ((100.0, 205.0, 309.0), (308.0, 204.0, 100.0), 2.0 / 3, 208.5, False),
+        ((100.0, 205.0, 309.0), (308.0, 204.0, 100.0), 2.0 / 3, 518.0, False),
         ((3.0, 4.0), (3.0, 4.0), 0.0, 0.0, False),
-        ((5.0,), (1.0,), 4.0, None, False),
+        ((5.0,), (1.0,), 4.0, math.nan, False),
     ],
 )
-def test_a_difference_is_marked_beyond_twice_its_spread_over_pairs(values, references, mean, spread, marked):
+def test_a_difference_is_marked_where_its_interval_over_pairs_leaves_out_zero(values, references, mean, half, marked):
     found = paired_difference(values, references)
     assert found.mean == pytest.approx(mean)
-    assert found.spread == (None if spread is None else pytest.approx(spread, abs=0.1))
+    assert found.half == pytest.approx(half, rel=1e-3, abs=1e-9, nan_ok=True)
+    assert (found.low, found.high) == pytest.approx((mean - half, mean + half), rel=2e-3, abs=1e-9, nan_ok=True)
     assert found.marked == marked
+    assert (found.p < 0.05) == marked
 
 
 @pytest.mark.parametrize(("values", "references"), [((1.0, 2.0), (1.0,)), ((), ())])
@@ -214,11 +230,12 @@ def test_pairs_need_partners(values, references):
         paired_difference(values, references)
 
 
-def test_how_often_chance_marks_is_students_t_in_closed_form():
-    """P(|t_2| > x) = 1 - x/√(x² + 2) and P(|t_1| > x) = 1 - (2/π) arctan x at x = 2 √n; none with a single seed."""
-    assert ablation_tables.chance(3) == pytest.approx(1 - math.sqrt(12) / math.sqrt(14))
-    assert ablation_tables.chance(2) == pytest.approx(1 - 2 / math.pi * math.atan(math.sqrt(8)))
-    assert ablation_tables.chance(1) == 0
+def test_the_p_value_of_a_difference_is_students_t_in_closed_form():
+    """P(|t_2| > x) = 1 - x/√(x² + 2) and P(|t_1| > x) = 1 - (2/π) arctan x; none with a single seed."""
+    assert paired_difference((1.0, 2.0, 3.0), (0.0,) * 3).p == pytest.approx(1 - math.sqrt(12) / math.sqrt(14))
+    assert paired_difference((1.0, 2.0), (0.0, 0.0)).p == pytest.approx(1 - 2 / math.pi * math.atan(3))
+    assert [paired_difference((x, x), (1.0, 1.0)).p for x in (1.0, 2.0)] == [1.0, 0.0]
+    assert math.isnan(paired_difference((2.0,), (1.0,)).p)
 
 
 def made_up(variants, seed, ratio, frame=-2180.0, gap=1.5):
@@ -251,10 +268,51 @@ def test_each_group_is_held_against_its_reference_seed_by_seed(by_hand):
     assert (free["grow"].mean, free["grow"].marked) == (0.0, False)
     assert free["error"].mean == pytest.approx(0.25)
     narrow = lines["8"].differences  # of seed 0 alone: the standard model has no seed 2
-    assert (narrow["turn"].mean, narrow["turn"].spread) == (pytest.approx(0.1), None)
+    assert narrow["turn"].mean == pytest.approx(0.1)
+    assert math.isnan(narrow["turn"].half)
     assert narrow["frame by x_0"].mean == pytest.approx(-20.0)
     assert narrow["pairing"].mean == pytest.approx(1.5 * (0.5 + 0.75) / 2 - 0.5 * (0.8 + 1.2))
     assert len(lines["8"].cells) == 2
+
+
+def test_agreement_on_a_free_field_is_held_against_the_free_field_whichever_groups_are_shown(by_hand):
+    agreeing = [made_up([("consistency", "free")], 0, 0.33), made_up([("consistency", "free")], 1, 0.66)]
+    agreeing[0]["settings"] = {"steps": 7, "field": "gradient", "consistency": 0.1}
+    result = {"settings": {"groups": ["consistency"]}, "cells": [*by_hand["cells"], *agreeing]}
+    line = {line.name: line for line in ablation_tables.summarise(result)}["consistency: free"]
+    assert line.differences["turn"].mean == pytest.approx(0.1)  # 0.33 ÷ 0.3 and 0.66 ÷ 0.6
+    assert line.changed == ["consistency"]
+    text = "\n".join(ablation_tables.notes(result))
+    assert "the difference from the standard model; of consistency: free from field: free." in text
+    assert "More than one setting" not in text
+    agreeing[0]["settings"] |= {"beta": 1.0}
+    text = "\n".join(ablation_tables.notes(result))
+    assert "More than one setting differs from the reference in consistency: free (consistency, beta)." in text
+    result["cells"] = [*by_hand["cells"][:4], *agreeing]
+    row = ablation_tables.table(result).set_index("variant").loc["free"]
+    assert row["turn ÷ no motion"] == "0.495 ± 0.233"
+    text = "\n".join(ablation_tables.notes(result))
+    assert "Held against nothing, as no seed of their reference is done: consistency: free." in text
+
+
+def test_another_task_is_held_against_nothing(by_hand):
+    """Where standing still is wrong by another amount, other frames were to be predicted: by rounding it is not."""
+    for cell in by_hand["cells"][4:6]:
+        cell["no_motion"] = {"turn": 10.0, "grow": 5.0}
+    for cell in by_hand["cells"][6:]:
+        cell["no_motion"] = {"turn": 10.0 + 1e-6, "grow": 10.0}
+    lines = {line.name: line for line in ablation_tables.summarise(by_hand)}
+    assert lines["field: free"].differences == {}
+    assert [name for name, line in lines.items() if line.another_task] == ["field: free"]
+    assert "turn" in lines["width: 8"].differences
+    row = ablation_tables.table(by_hand).set_index("variant").loc["free"]
+    assert (row["turn ÷ no motion"], row["OT gap"]) == ("0.450 ± 0.212", "1.50 ± 0.00")
+    text = "\n".join(ablation_tables.notes(by_hand))
+    assert "Held against nothing, as another no motion means another task: field: free." in text
+    assert "from field: gradient" not in text
+    error, frame, gap = ablation_tables.figure(by_hand).axes
+    assert [round(bar.lines[0].get_ydata()[0]) for bar in error.containers] == [3, 3]
+    assert (len(frame.containers), len(gap.containers)) == (1, 4)
 
 
 def test_what_was_not_measured_is_neither_compared_nor_shown(by_hand):
@@ -277,9 +335,10 @@ def test_the_table_shows_what_was_measured_with_its_difference_beside_it_bold_by
     assert table.loc["free", "mean error"] == "0.325 ± 0.106 (**+25.0 ± 0.0 %**)"
     assert table.loc["8", "frame by x_0"] == "-2190.0 ± 14.1 (-20.0)"
     text = "\n".join(ablation_tables.notes(by_hand))
-    assert "bold where it exceeds twice their standard deviation over the seeds" in text
-    assert f"{ablation_tables.chance(3):.0%} of normal differences with 3 seeds, and this table has 16 of them" in text
-    assert "the difference from the standard model, in the group field from its gradient." in text
+    assert "In brackets ± is half the width of the 95 % t-interval of their mean" in text
+    assert "Of the 8 intervals here 5 %, so 0.4, would leave out 0 by chance if nothing differed; 2 do." in text
+    assert "After Holm's correction for as many comparisons 2 remain." in text
+    assert "the difference from the standard model; of field: free from field: gradient." in text
     assert "made up (test), budget lecture, seeds 0, 1, 2, CPU; mean ± standard deviation." in text
     assert "Standard: steps 7, field gradient." in text
     assert "Frame is empty" not in text
@@ -303,6 +362,13 @@ def test_a_difference_that_is_printed_as_zero_is_not_bold():
     assert ablation_tables._changed(by_rounding, "turn", True) == "**+0.1 ± 0.0 %**"
 
 
+def test_brackets_hold_half_the_width_of_the_interval():
+    difference = paired_difference((1.3, 2.0, 2.7), (0.0, 0.0, 0.0))
+    assert ablation_tables._changed(difference, "ot_gap", False) == "**+2.00 ± 1.74**"
+    assert ablation_tables._changed(difference, "turn", True) == "**+200.0 ± 173.9 %**"
+    assert ablation_tables._changed(paired_difference((2.0,), (0.0,)), "ot_gap", False) == "+2.00"
+
+
 def test_without_a_finished_cell_there_is_no_table(by_hand):
     with pytest.raises(ValueError, match="no cell of the ablations is done"):
         ablation_tables.table(by_hand | {"cells": []})
@@ -320,6 +386,21 @@ def test_the_figure_shows_every_line_and_fills_what_is_marked(by_hand):
     assert (len(frame.containers), len(gap.containers)) == (2, 4)
 
 
+def test_the_figure_says_what_its_bars_are_and_draws_them(by_hand):
+    by_hand["cells"][5]["ratio_to_no_motion"] = {"turn": 0.61, "grow": 0.2}  # 0.3 ÷ 0.2 and 0.61 ÷ 0.4
+    shown = ablation_tables.figure(by_hand)
+    error, frame, gap = shown.axes
+    ends = [segment[:, 0] for bar in error.containers for part in bar.lines[2] for segment in part.get_segments()]
+    assert any(end == pytest.approx([1.5125 - 12.706 * 0.0125, 1.5125 + 12.706 * 0.0125], abs=1e-3) for end in ends)
+    first = gap.containers[0].lines[2][0].get_segments()[0][:, 0]
+    assert first == pytest.approx([1.625 - 0.177, 1.625 + 0.177], abs=1e-3)  # of 1.75 and 1.5
+    assert "95 % interval" in error.get_xlabel()
+    assert "95 % interval" in frame.get_xlabel()
+    assert "standard\ndeviation" in gap.get_xlabel()
+    legend = [text.get_text() for text in shown.legends[0].get_texts()]
+    assert legend[-2:] == ["beyond its 95 % interval", "within, or a single seed"]
+
+
 @pytest.mark.parametrize("name", ["digits-ablations", "digits-ablations-sizes"])
 def test_recorded_results_give_their_table_and_notes_without_their_data(name, monkeypatch):
     monkeypatch.setattr(ablations, "sequences", lambda *a: pytest.fail("data were loaded"))
@@ -329,3 +410,22 @@ def test_recorded_results_give_their_table_and_notes_without_their_data(name, mo
         len(ablations.ABLATIONS[g]) for g in result["settings"]["groups"]
     )
     assert "Missing" not in "\n".join(ablations.STUDY.notes(result))
+
+
+def test_in_the_records_what_is_bold_is_beyond_its_interval_and_brackets_speak_of_one_change():
+    folder = Path(__file__).parent.parent / "data" / "results"
+    names = ("digits-ablations", "digits-ablations-sizes")
+    results = [json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names]
+    bold = re.findall(r"\*\*([+-]\S+) ± ([\d.]+)", ablation_tables.table(results[0]).to_csv())
+    assert len(bold) > 50
+    assert all(abs(float(centre)) >= float(half) for centre, half in bold)
+    parts, sizes = ({line.name: line for line in ablation_tables.summarise(result)} for result in results)
+    free = parts["consistency: free"].differences
+    changes = [100 * free[k].mean for k in ("scale", "rotate", "hue")]
+    assert changes == pytest.approx([3.8, 5.9, 4.1], abs=0.05)
+    assert free["ot_gap"].mean == pytest.approx(-0.86, abs=0.005)
+    several = [line.name for line in (parts | sizes).values() if len(line.changed) > 1]
+    assert several == ["prior: pushforward, β = 0.27"]
+    assert [name for name, line in sizes.items() if not line.differences] == [
+        "standard", "horizon: T = 4", "horizon: T = 16",
+    ]  # fmt: skip

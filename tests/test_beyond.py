@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 
+from poflow_lite.course import recorded
 from poflow_lite.experiments import MODELS, build_model, load_run, recipe, register_model, sequences, train_recipe
 from poflow_lite.metrics import equivariance_errors, predict, with_own_coefficients
 from poflow_lite.operators import AffineMaps, training_latents, with_operator
@@ -102,6 +103,29 @@ def test_unknown_names_are_refused_before_anything_is_trained(tmp_path):
         with pytest.raises(ValueError, match=message):
             run_study(STUDY, tmp_path / "x", **options)
     assert not (tmp_path / "x").exists()
+
+
+def test_the_notes_explain_the_columns_and_rows_that_are_there_and_say_how_many_images_were_measured(finished):
+    folder, result = finished
+    said = (folder / "table.md").read_text(encoding="utf-8")
+    assert "digits (test, 360 images), fixed start, 6 measured, budget smoke, seed 1." in said
+    for column in STUDY.table(result).columns[4:]:
+        assert f"{column[0].upper()}{column[1:]}: " in said
+    assert "± standard" not in said, "one seed has no spread"
+    matching = result | {"cells": [cell for cell in result["cells"] if cell["approach"] == "matching"]}
+    fewer = " ".join(STUDY.notes(matching))
+    assert "OT gap: " in fewer
+    assert "Unpaired: " in fewer
+    assert not any(f"{name}: " in fewer for name in ("Active fields", "Purity", "Clustering accuracy", "Transferred"))
+
+
+def test_a_record_that_does_not_hold_how_many_images_were_measured_is_counted_anew():
+    record = recorded("digits-beyond.json")
+    assert "data_set" not in record["cells"][0]
+    first = STUDY.notes(record)[0]
+    assert first.startswith(
+        "digits (test, 360 images), fixed start, 360 measured, budget lecture, seeds 0, 1, 2: mean ±"
+    )
 
 
 def row_of(ratio, ot_gap=1.5, **more):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from tiny import generator
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -194,7 +195,44 @@ def test_the_first_number_of_steps_that_reaches_a_threshold_with_every_seed():
     cells = [*one, *two, *trainings("untimed", {(1, 0): 0.0}), steps]
     result = {"cells": cells, "settings": {"thresholds": [0.5, 0.42, 0.1]}}
     assert cost.mean_errors(result)["two"] == (40.0, {2: pytest.approx(0.45), 4: pytest.approx(0.4)})
-    assert cost.table(result)["found"].tolist() == ["2.5 (250), 5.0 (500), never", "0.1 (2), 0.2 (4), never"]
+    assert cost.table(result)["found"].tolist() == ["2.5 (250), 5.0 (500), never", "0.080 (2), 0.16 (4), never"]
+
+
+# --- how much a time scatters -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (1851.2, "1900"),
+        (116.25, "120"),
+        (57.77, "58"),
+        (9.96, "10"),
+        (1.04, "1.0"),
+        (0.0519, "0.052"),
+        (2e6, "2000000"),
+    ],
+)
+def test_what_was_measured_has_two_digits_and_no_exponent(x, text):
+    assert cost.two_digits(x) == text
+
+
+def sized(kind, axis, values, one, part):
+    curves = {"one": {"measured": one}, measures.TRANSPORT: {"measured": part}}
+    return {"kind": kind, "axis": axis, "values": values, "reference": {"latent": 32, "horizon": 8, "pixels": 28},
+            "curves": curves}  # fmt: skip
+
+
+def test_scatter_is_that_of_the_same_sizes_over_the_axes_that_have_them():
+    """28 pixels are not among those of the third axis, whose times are those of other steps."""
+    cells = [
+        sized("time", "latent", [16, 32], [1.0, 3.0], [9.0, 2.0]),
+        sized("time", "horizon", [8, 16], [2.0, 90.0], [5.0, 1.0]),
+        sized("time", "pixels", [16, 32], [700.0, 0.1], [1.0, 1.0]),
+        sized("memory", "latent", [16, 32], [1.0, 3.0], [1.0, 1.0]),
+    ]
+    assert cost.scatter({"cells": cells}) == {"one": 1.5, measures.TRANSPORT: 2.5}
+    assert cost.scatter({"cells": cells}, "memory") == {}, "measured once, it cannot differ"
 
 
 # --- the study ----------------------------------------------------------------------------------------------------
@@ -234,10 +272,13 @@ def test_the_study_measures_everything_once_and_shows_it(study, tmp_path, monkey
     assert again["failed"] == {}
     assert [cell for cell in again["cells"] if cell["kind"] != "memory"] == result["cells"]
     text = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
-    for part in ("| latent | vae | 16, 32 | 256, 1024 | 2.00 |", "(1), never", "(validation, 180 images)"):
+    for part in ("| latent | vae | 16, 32 | 260, 1000 | 2.00 |", "(1), never", "(validation, 180 images)",
+                 "fixed start, 4 measured", "2 trainings, seeds 0, 1, for each model"):  # fmt: skip
         assert part in text
+    assert "differs by up to" not in text, "one axis alone tells no scatter"
 
-    times, memory, error = cost.figure(again).axes
+    times, memory, error = (axis for axis in cost.figure(again).axes if axis.get_visible())
+    assert [line.get_label() for line in error.lines[:2]] == TWO
     (curves,) = (cell["curves"] for cell in again["cells"] if cell["kind"] == "time")
     solid = [list(line.get_ydata()) for line in times.lines if line.get_linestyle() == "-"]
     assert solid == [curve["measured"] for name, curve in curves.items() if name != measures.NETWORKS]
@@ -246,12 +287,60 @@ def test_the_study_measures_everything_once_and_shows_it(study, tmp_path, monkey
     assert error.lines[0].get_xydata().tolist() == [[n * milliseconds / 1e3, mean] for n, mean in means.items()]
 
 
+def recorded():
+    return json.loads((RESULTS / "digits-cost.json").read_text(encoding="utf-8"))
+
+
 def test_table_and_figure_of_the_record(tmp_path):
-    record = json.loads((RESULTS / "digits-cost.json").read_text(encoding="utf-8"))
+    record = recorded()
     text = report(cost.STUDY, record, tmp_path)
-    shown = "2.51 (2.16 to 2.62) | 2.16 |", "29.1 (250), 58.1 (500), 116.3 (1,000)", record["command"]
+    shown = "2.51 (2.16 to 2.62) | 2.16 |", "29 (250), 58 (500), 120 (1,000)", record["command"]
     assert all(part in text for part in shown)
     assert (tmp_path / "cost.png").stat().st_size > 20_000
+
+
+def test_the_notes_of_the_record_say_how_large_the_scatter_is_and_of_how_many_seeds():
+    """81.5 ÷ 57.8 ms of the VAE, 22.7 ÷ 12.9 ms of the transport alone, 83.0 ÷ 73.4 MiB of free-flow."""
+    said = " ".join(cost.notes(recorded()))
+    assert (
+        "timed for each axis (latent, horizon, batch size), differs by up to a factor of 1.41, and a part of it by "
+        "up to 1.76: read exponents, not single times. Its memory differs by up to a factor of 1.13."
+    ) in said
+    assert "One training, seed 0, for each model and number of steps" in said
+    assert "medians of 7 repetitions" in said
+    without = recorded() | {"cells": [cell for cell in recorded()["cells"] if cell["kind"] in ("memory", "training")]}
+    assert not any(word in " ".join(cost.notes(without)) for word in ("Formula", "Brackets", "repetitions"))
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    fig = cost.figure(recorded())
+    fig.draw_without_rendering()
+    return fig, [axis for axis in fig.axes if axis.get_visible()]
+
+
+def test_legends_of_the_record_cover_no_panel_and_name_every_line(drawn):
+    fig, panels = drawn
+    assert len(panels) == 13
+    assert not any(axis.get_legend() for axis in panels)
+    boxes = [legend.get_window_extent() for legend in fig.legends]
+    assert len(boxes) == 2
+    assert not any(box.overlaps(axis.get_tightbbox()) for box in boxes for axis in panels)
+    named = [{text.get_text() for text in legend.get_texts()} for legend in fig.legends]
+    lines = [{line.get_label() for line in axis.lines if not line.get_label().startswith("_")} for axis in panels]
+    assert (set.union(*lines[:10]), set.union(*lines[10:])) == tuple(named)
+    looks = {(line.get_label(), line.get_color(), line.get_marker()) for axis in panels[10:] for line in axis.lines}
+    assert len({look[1:] for look in looks if not look[0].startswith("_")}) == len(named[1]) == 10
+
+
+def test_every_axis_of_the_record_has_plain_ticks_and_type_that_can_be_read(drawn):
+    fig, panels = drawn
+    for axis in (axis for panel in panels for axis in (panel.xaxis, panel.yaxis)):
+        low, high = axis.get_view_interval()
+        texts = [tick.label1.get_text() for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+        assert len(texts) >= 3
+        assert all(float(text) >= 0 and "e" not in text for text in texts), texts
+    assert min(text.get_fontsize() for text in fig.findobj(Text) if text.get_text()) >= 8
 
 
 @pytest.mark.parametrize(

@@ -84,8 +84,8 @@ def test_pages_and_figures_are_written_and_say_when_and_how_long(tmp_path):
 
 def test_the_question_of_a_study_is_the_first_line_of_its_module():
     study = SimpleNamespace(cells=SimpleNamespace(__module__=studies.STUDIES["cost"].cells.__module__))
-    assert records.question(study).startswith("Time and memory of a training step")
-    assert all(records.question(each).endswith(".") for each in studies.STUDIES.values())
+    assert records.shown("a user's", study).startswith("Time and memory of a training step")
+    assert all(records.shown("a user's", each).endswith(".") for each in studies.STUDIES.values())
 
 
 def test_the_page_of_benchmarks_shows_their_medians():

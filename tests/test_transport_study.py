@@ -47,6 +47,18 @@ def test_table_and_figure_of_the_record(tmp_path):
     assert sorted(dots[:, 0].tolist()) == sorted(cell["ot_gap"] for cell in record["cells"])
 
 
+def test_the_notes_explain_every_column_and_say_what_was_measured_with_which_seeds():
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    said = " ".join(study.notes(record))
+    for column in study.table(record).columns.drop(["pair", "variant"]):
+        assert f"{column[0].upper()}{column[1:]}: " in said
+    first = "gaussians 400 steps, width 64; moons 2,000 steps, width 128. Seeds 0, 1, 2: mean ± standard deviation"
+    assert first in said
+    assert "1,000 fresh points of each cloud, drawn 5 times" in said
+    single = record | {"settings": {"seeds": [4]}}
+    assert "Seed 4. " in " ".join(study.notes(single)), "one seed has no spread"
+
+
 def test_unknown_names_are_refused_before_anything_is_trained(tmp_path):
     for options, message in (
         ({"pairs": ["gaussians", "rings"]}, "unknown pair 'rings'; known: gaussians, moons"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
@@ -15,13 +15,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
 from poflow_lite import plotting
-from poflow_lite.studies.study import as_measured, mean_and_spread
+from poflow_lite.studies.study import as_measured, holm, mean_and_spread, t_interval
 
 STANDARD = "standard"
-REFERENCES = {"field": "gradient"}
-"""Group ↦ the variant that its others are held against, where that is not the standard model.
+REFERENCES = {("field", name): ("field", "gradient") for name in ("gradient", "free", "divergence-free")}
+REFERENCES |= {("consistency", "free"): ("field", "free")}
+"""(group, variant) ↦ (group, variant) that it is held against, where that is not the standard model.
 
-A penalty on the residual of a potential makes no sense without one, so the three fields are compared without it.
+A difference is to speak of one change. A penalty on the residual of a potential makes no sense without one, so the
+three fields are compared without it, and agreement on a free field with that field alone.
 """
 
 Cell = Mapping[str, Any]
@@ -30,18 +32,28 @@ LIKELIHOODS = ("sequence", "frame by x_0", "frame by x_t")
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean and standard deviation over seeds, ``None`` for a single one, and whether |mean| > 2 spread."""
+    """Mean over seeds, ends of its 95 % t-interval, and p-value of the paired t-test; all but the mean NaN for one."""
 
     mean: float
-    spread: float | None
-    marked: bool
+    low: float
+    high: float
+    p: float
+
+    @property
+    def half(self) -> float:
+        """Half the width of the interval."""
+        return (self.high - self.low) / 2
+
+    @property
+    def marked(self) -> bool:
+        """Whether the interval leaves out 0; never for a single seed."""
+        return self.low > 0 or self.high < 0
 
 
 def paired_difference(values: Sequence[float], references: Sequence[float]) -> Difference:
     """A variant less its reference, in pairs of the same seed.
 
-    Runs of one seed share initial networks and data, so what a seed does to both cancels in their difference. It is
-    marked where its mean is further from 0 than twice its standard deviation over seeds; never for a single seed.
+    Runs of one seed share initial networks and data, so what a seed does to both cancels in their difference.
 
     Raises:
         ValueError: unless there are as many values as references, and one at least.
@@ -49,16 +61,16 @@ def paired_difference(values: Sequence[float], references: Sequence[float]) -> D
     if len(values) != len(references) or not values:
         raise ValueError(f"pairs need as many values as references, got {len(values)} and {len(references)}")
     differences = [value - reference for value, reference in zip(values, references, strict=True)]
-    centre = mean(differences)
-    spread = stdev(differences) if len(differences) > 1 else None
-    return Difference(centre, spread, spread is not None and abs(centre) > 2 * spread)
+    return Difference(mean(differences), *t_interval(differences), _p_value(differences))
 
 
-def chance(seeds: int) -> float:
-    """How often normal differences with mean 0 are marked by :func:`paired_difference`: P(|t_{n-1}| > 2 √n)."""
-    from scipy.stats import t
+def _p_value(differences: Sequence[float]) -> float:
+    """P(|t_{n-1}| > |mean| √n / spread); without any spread 0, or 1 where the mean is 0 too; NaN for a single seed."""
+    from scipy.stats import ttest_1samp
 
-    return float(2 * t.sf(2 * math.sqrt(seeds), seeds - 1)) if seeds > 1 else 0.0
+    if len(differences) < 2:
+        return math.nan
+    return float(ttest_1samp(differences, 0.0).pvalue if stdev(differences) else mean(differences) == 0)
 
 
 @dataclass(frozen=True)
@@ -68,14 +80,41 @@ class Line:
     Attributes:
         group, variant: as in :data:`ablations.ABLATIONS`.
         cells: of all seeds that are done, in their order.
-        differences: measure of :func:`figures` ↦ difference from the reference of the group, of the seeds that both
-            have; relative for the errors. Empty for a reference itself, and where nothing can be paired.
+        pairs: (cell, cell of its reference) of the seeds that both have.
+        differences: measure of :func:`figures` ↦ difference from the reference, over the pairs; relative for the
+            errors. Empty for a reference itself, for another task, and where nothing can be paired.
     """
 
     group: str
     variant: str
     cells: list[Cell]
+    pairs: list[tuple[Cell, Cell]]
     differences: dict[str, Difference]
+
+    @property
+    def name(self) -> str:
+        """Group and variant, as a row is called."""
+        return _named(self.group, self.variant)
+
+    @property
+    def changed(self) -> list[str]:
+        """Names of the settings in which it differs from its reference."""
+        own, other = (cell["settings"] for cell in self.pairs[0]) if self.pairs else ({}, {})
+        return [name for name in {**own, **other} if own.get(name) != other.get(name)]
+
+    @property
+    def another_task(self) -> bool:
+        """Whether it had to predict other frames than its reference."""
+        return not all(_same_task(*pair) for pair in self.pairs)
+
+
+def _named(group: str, variant: str) -> str:
+    return ": ".join(dict.fromkeys((group, variant)))
+
+
+def _same_task(cell: Cell, other: Cell) -> bool:
+    """Whether both had to predict the same: standing still is as wrong in both, but for rounding."""
+    return all(math.isclose(error, other["no_motion"][k], rel_tol=1e-4) for k, error in cell["no_motion"].items())
 
 
 def figures(cell: Cell) -> dict[str, float | None]:
@@ -116,15 +155,16 @@ def summarise(result: Mapping[str, Any]) -> list[Line]:
             found.setdefault((group, variant), {})[cell["seed"]] = cell
     if not found:
         raise ValueError("no cell of the ablations is done: there is nothing to put into a table")
-    lines = []
-    for group in dict.fromkeys([STANDARD, *result["settings"]["groups"]]):
-        reference = found.get((group, REFERENCES[group]) if group in REFERENCES else (STANDARD, STANDARD), {})
-        for place, cells in found.items():
-            if place[0] == group:
-                pairs = [(cell, reference[seed]) for seed, cell in cells.items() if seed in reference]
-                pairs = [(figures(cell), figures(other)) for cell, other in pairs if cell is not other]
-                lines.append(Line(*place, list(cells.values()), _differences(pairs, _errors(result))))
-    return lines
+    groups = dict.fromkeys([STANDARD, *result["settings"]["groups"]])
+    return [_line(place, found, _errors(result)) for group in groups for place in found if place[0] == group]
+
+
+def _line(place: tuple[str, str], found: Mapping[tuple[str, str], Mapping[int, Cell]], relative: Sequence[str]) -> Line:
+    cells, references = found[place], found.get(REFERENCES.get(place, (STANDARD, STANDARD)), {})
+    pairs = [(cell, references[seed]) for seed, cell in cells.items() if seed in references]
+    compared = [pair for pair in pairs if pair[0] is not pair[1] and _same_task(*pair)]
+    shown = [(figures(cell), figures(other)) for cell, other in compared]
+    return Line(*place, list(cells.values()), pairs, _differences(shown, relative))
 
 
 def _errors(result: Mapping[str, Any]) -> list[str]:
@@ -151,7 +191,7 @@ FORMS |= {"milliseconds": ".0f"}  # all others have three digits
 
 
 def table(result: Mapping[str, Any]) -> pd.DataFrame:
-    """Means ± spreads over seeds, and in brackets the difference from the reference of each group, bold if marked."""
+    """Means ± spreads over seeds, and in brackets the difference from the reference ± its interval, bold if marked."""
     lines, errors = summarise(result), _errors(result)
     rows = []
     for line in lines:
@@ -170,28 +210,14 @@ def table(result: Mapping[str, Any]) -> pd.DataFrame:
 def _changed(difference: Difference, name: str, relative: bool) -> str:
     form, scale, unit = (".1f", 100, " %") if relative else (FORMS.get(name, ".3f"), 1, "")
     centre = f"{scale * difference.mean:+{form}}"
-    text = centre + ("" if difference.spread is None else f" ± {scale * difference.spread:{form}}") + unit
+    text = centre + ("" if math.isnan(difference.half) else f" ± {scale * difference.half:{form}}") + unit
     return f"**{text}**" if difference.marked and float(centre) else text  # bold zeros would say nothing
 
 
 def notes(result: Mapping[str, Any]) -> list[str]:
-    """What the columns are, and by which rule a difference is marked."""
+    """What the columns are, which row is held against which, and by which rule a difference is marked."""
     lines, first = summarise(result), result["cells"][0]
     seeds = sorted({cell["seed"] for cell in result["cells"]})
-    compared = sum(len(line.differences) for line in lines)
-    rule = "With a single seed there is no spread to judge a difference by, and none is marked."
-    if len(seeds) > 1:
-        rule = (
-            "Differences are taken between runs of the same seed, which share initial networks and data; their mean is "
-            "bold where it exceeds twice their standard deviation over the seeds, and is not 0 as printed. By chance "
-            f"alone that happens to {chance(len(seeds)):.0%} of normal differences with {len(seeds)} seeds, and this "
-            f"table has {compared} of them: single bold figures prove little."
-        )
-    own = "".join(
-        f", in the group {line.group} from its {line.variant}"
-        for line in lines
-        if REFERENCES.get(line.group) == line.variant
-    )
     said = [
         f"{_title(result)}, {first['device']}{'; mean ± standard deviation' * (len(seeds) > 1)}.",
         "÷ no motion: error in L1 pixel intensities summed over frames, over that of x_0 for every t; mean error: over "
@@ -202,7 +228,8 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         "pairs starts and ends as the flow does, as it does more easily for few points in many dimensions. Smallest "
         "eigenvalue: of the symmetric part of I + ∂v/∂z along these paths; at or below 0 the flow may fold. "
         "Milliseconds a step hold whatever else the machine did.",
-        f"In brackets: the difference from the standard model{own}. {rule}",
+        _held_against(lines),
+        _rule([difference for line in lines for difference in line.differences.values()]),
     ]
     if any(cell["log_likelihood"] is None for cell in result["cells"]):
         said.append("An empty likelihood exceeded its ceiling: the flow folds, and its density is not exact.")
@@ -210,6 +237,38 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         said.append("Frame is empty where the prior is pushed forward: it belongs to the other reading of the model.")
     standard = next((line.cells[0]["settings"] for line in lines if line.group == STANDARD), {})
     return [*said, f"Standard: {', '.join(f'{k} {v}' for k, v in as_measured(result, standard).items())}."]
+
+
+def _held_against(lines: Sequence[Line]) -> str:
+    """Which row is held against which, and where brackets are missing or speak of more than one change."""
+    others: dict[str, list[str]] = {}
+    for line in lines:
+        place = line.group, line.variant
+        if line.differences and place in REFERENCES:
+            others.setdefault(_named(*REFERENCES[place]), []).append(line.name)
+    text = "".join(f"; of {' and '.join(names)} from {reference}" for reference, names in others.items())
+    said = [f"In brackets: the difference from the standard model{text}."]
+    if several := [f"{line.name} ({', '.join(line.changed)})" for line in lines if len(line.changed) > 1]:
+        said.append(f"More than one setting differs from the reference in {'; '.join(several)}.")
+    if elsewhere := [line.name for line in lines if line.another_task]:
+        said.append(f"Held against nothing, as another no motion means another task: {', '.join(elsewhere)}.")
+    if unpaired := [line.name for line in lines if not line.pairs]:
+        said.append(f"Held against nothing, as no seed of their reference is done: {', '.join(unpaired)}.")
+    return " ".join(said)
+
+
+def _rule(differences: Sequence[Difference]) -> str:
+    judged = [difference for difference in differences if not math.isnan(difference.p)]
+    if not judged:
+        return "With a single seed there is no interval to judge a difference by, and none is marked."
+    return (
+        "Differences are taken between runs of the same seed, which share initial networks and data. In brackets ± is "
+        "half the width of the 95 % t-interval of their mean, outside it is the standard deviation over seeds. Bold: "
+        f"the interval leaves out 0, and the mean is not 0 as printed. Of the {len(judged)} intervals here 5 %, so "
+        f"{0.05 * len(judged):.1f}, would leave out 0 by chance if nothing differed; "
+        f"{sum(difference.marked for difference in judged)} do. After Holm's correction for as many comparisons "
+        f"{sum(holm([difference.p for difference in judged]))} remain."
+    )
 
 
 def _title(result: Mapping[str, Any]) -> str:
@@ -236,15 +295,20 @@ def ablation_dots(lines: Sequence[Line], title: str = "") -> Figure:
     fig, axes = plotting.figure(10.0, 1.3 + 0.24 * len(lines), 1, 3, sharey=True, width_ratios=(1.5, 1, 1))
     for place, line in enumerate(lines):
         for i, k in enumerate(names):
-            _dot(axes[0], line.differences.get(k), place + 0.26 * (i - (len(names) - 1) / 2), i, offset=1.0)
-        _dot(axes[1], line.differences.get("frame by x_0"), place, len(names))
+            at = place + 0.26 * (i - (len(names) - 1) / 2)
+            _difference_dot(axes[0], line.differences.get(k), at, i, still=1.0)
+        _difference_dot(axes[1], line.differences.get("frame by x_0"), place, len(names))
         if None not in (gaps := [figures(cell)["ot_gap"] for cell in line.cells]):
-            gap = paired_difference(gaps, [0.0] * len(gaps))
             marked = "ot_gap" in line.differences and line.differences["ot_gap"].marked
-            _dot(axes[2], replace(gap, marked=marked), place, len(names) + 1)
+            spread = stdev(gaps) if len(gaps) > 1 else math.nan  # an interval of few seeds may reach below 0
+            _dot(axes[2], mean(gaps), spread, place, len(names) + 1, marked)
             if line.group == STANDARD:
-                axes[2].axvline(gap.mean, color="0.4", linewidth=0.8, linestyle="--")
-    captions = ("error ÷ error of the reference", "frame by x_0 less that of\nthe reference (nats)", "OT gap")
+                axes[2].axvline(mean(gaps), color="0.4", linewidth=0.8, linestyle="--")
+    captions = (
+        "error ÷ error of the reference,\n95 % interval",
+        "frame by x_0 less that of the\nreference (nats), 95 % interval",
+        "OT gap, ± standard\ndeviation over seeds",
+    )
     for axis, caption in zip(axes, captions, strict=True):
         axis.set_xlabel(caption)
         axis.grid(axis="y", linewidth=0.3, alpha=0.5)
@@ -258,10 +322,10 @@ def ablation_dots(lines: Sequence[Line], title: str = "") -> Figure:
     for axis in axes[1:]:
         axis.xaxis.set_major_formatter("{x:g}")
         axis.minorticks_off()
-    axes[0].set_yticks(range(len(lines)), [": ".join(dict.fromkeys((line.group, line.variant))) for line in lines])
+    axes[0].set_yticks(range(len(lines)), [line.name for line in lines])
     axes[0].set_ylim(len(lines) - 0.4, -0.6)
     looks = {k: {"color": plotting.COLORS[i], "marker": plotting.MARKERS[i]} for i, k in enumerate(names)}
-    for label, face in (("beyond twice the spread over seeds", "0.4"), ("within, or a single seed", "white")):
+    for label, face in (("beyond its 95 % interval", "0.4"), ("within, or a single seed", "white")):
         looks[label] = {"color": "0.4", "marker": "o", "markerfacecolor": face}
     handles = [Line2D([], [], linestyle="none", label=label, **look) for label, look in looks.items()]
     fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
@@ -269,11 +333,15 @@ def ablation_dots(lines: Sequence[Line], title: str = "") -> Figure:
     return fig
 
 
-def _dot(axis: Axes, difference: Difference | None, place: float, index: int, offset: float = 0.0) -> None:
-    """One figure with its spread, in the ``index``-th colour and marker; hollow if it is not marked."""
-    if difference is None:
-        return
+def _difference_dot(axis: Axes, difference: Difference | None, place: float, index: int, still: float = 0.0) -> None:
+    """A difference with its interval, beside ``still``, where nothing differs."""
+    if difference is not None:
+        _dot(axis, still + difference.mean, difference.half, place, index, difference.marked)
+
+
+def _dot(axis: Axes, centre: float, bar: float, place: float, index: int, marked: bool) -> None:
+    """One figure with its bar, none if NaN, in the ``index``-th colour and marker; hollow if it is not marked."""
     color = plotting.COLORS[index % 10]
     style = {"color": color, "marker": plotting.MARKERS[index % 8], "markersize": 4.5, "capsize": 1.5}
-    style |= {"linestyle": "none", "markerfacecolor": color if difference.marked else "white", "elinewidth": 0.9}
-    axis.errorbar(offset + difference.mean, place, xerr=difference.spread, **style)
+    style |= {"linestyle": "none", "markerfacecolor": color if marked else "white", "elinewidth": 0.9}
+    axis.errorbar(centre, place, xerr=None if math.isnan(bar) else bar, **style)

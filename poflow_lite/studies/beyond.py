@@ -81,6 +81,8 @@ def sparse_flow(
 
 Rows = dict[str, dict[str, Any]]
 """Way to move ↦ figure ↦ value, of each transformation where there are several."""
+PATHS = 500
+"""Images whose latent paths are measured, at most."""
 
 
 @torch.no_grad()
@@ -90,7 +92,7 @@ def _figures(
     seed: int,
     given: Mapping[str, Callable[[Batch], Batch]] | None = None,
 ) -> Rows:
-    """Errors and, for the latent paths of the first 500 images, OT gap and efficiency, of each transformation.
+    """Errors and, for latent paths of the first :data:`PATHS` images, OT gap and efficiency, of each transformation.
 
     A model knows k of a batch, or what is ``given`` in its place.
     """
@@ -105,7 +107,7 @@ def _figures(
         rows[name] |= {"ot_gap": {}, "efficiency": {}}
         for k, transformation in enumerate(held_out.names):
             generator = torch.Generator().manual_seed(seed)
-            batch = given[name](held_out.batch(held_out.of(k)[:500], k, generator=generator).to(device))
+            batch = given[name](held_out.batch(held_out.of(k)[:PATHS], k, generator=generator).to(device))
             z = model.rollout(model.encode(batch.frames[:, 0]).mean, batch.k, range(batch.horizon + 1)).z
             moves = bool(z.diff(dim=1).any())  # the gap is 0/0 where all stands still
             rows[name]["ot_gap"][transformation] = ot_gap(z) if moves else None
@@ -208,11 +210,23 @@ def cells(
 
 
 def measure(folder: Path, **cell: Any) -> dict[str, Any]:
-    """Train and measure one approach with one seed in ``folder``: "rows", way to move ↦ its figures, and "device"."""
+    """Train and measure one approach with one seed in ``folder``.
+
+    Returns:
+        "rows", way to move ↦ its figures, "device", and "data_set", which says how many images were measured.
+    """
+    training, shown = _split(cell, "train"), _split(cell, cell["split"]).first(cell["images"])
+    rows = APPROACHES[cell["approach"]](folder, training, shown, cell)
+    return {"rows": rows, "device": machine(resolve_device(cell["device"])), "data_set": _name(shown)}
+
+
+def _split(cell: Cell, split: str) -> Sequences:
     r = recipe(cell["data"], cell["budget"], BASES[cell["approach"]], **cell["settings"])
-    training, held_out = (sequences(cell["data"], name, r) for name in ("train", cell["split"]))
-    rows = APPROACHES[cell["approach"]](folder, training, held_out.first(cell["images"]), cell)
-    return {"rows": rows, "device": machine(resolve_device(cell["device"]))}
+    return sequences(cell["data"], split, r)
+
+
+def _name(shown: Sequences) -> str:
+    return f"{shown.name}, {len(shown):,} measured"
 
 
 def _rows(result: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -248,13 +262,48 @@ def _over_k(per_k: Mapping[str, float | None]) -> float | None:
     return mean(values) if values else None
 
 
+_COLUMNS = {
+    "active fields": "Active fields: how many are on in a sequence, mean; 1 by design where k is told.",
+    "clustering accuracy": "Clustering accuracy: share of sequences whose strongest field stands for their k, by the "
+    "best one-to-one matching.",
+    "purity": "Purity: the same where each field stands for the k that uses it most.",
+    "OT gap": "OT gap: energy of the latent paths ÷ exact W₂² between their starts and ends, at best 1.",
+    "efficiency": "Efficiency: mean squared distance from start to end ÷ energy; 1 where all codes go straight at "
+    "constant speed.",
+    "seconds": "Seconds: of all training, by the clock; to fit the linear operator is not counted.",
+}
+"""Column of the table ↦ what it holds."""
+
+_MOVED = {
+    "transferred": "Transferred: x_0 moves by the coefficients of a training sequence of the same k.",
+    "its own motion": "Its own motion: by coefficients read off the very frames that are predicted.",
+    "linear operator": "Linear operator: the ridge map, one affine map for each transformation and frame.",
+    "pairs": "Pairs: the flow learns from each code and its true successor.",
+    "optimal": "Optimal: from both of the same sequences, whose order is lost and guessed by optimal transport.",
+    "unpaired": "Unpaired: likewise, but successors are those of other sequences.",
+    "independent": "Independent: successors come in random order.",
+}
+"""End of a row's name ↦ what moves the codes there."""
+
+
 def notes(result: Mapping[str, Any]) -> list[str]:
-    known, seeds = result["settings"], sorted({cell["seed"] for cell in result["cells"]})
-    return [
-        f"{known['data']} ({known['split']}, at most {known['images']:,} images), budget {known['budget']}, seeds "
-        f"{', '.join(map(str, seeds))}: equivariance error ÷ no motion for each transformation; OT gap and "
-        "efficiency are means over them."
+    """What was measured on how many images and seeds, and what columns and rows of this table are."""
+    cell, shown = result["cells"][0], table(result)
+    seeds = sorted({each["seed"] for each in result["cells"]})
+    several = len(seeds) > 1
+    measured = cell.get("data_set") or _name(_split(cell, cell["split"]).first(cell["images"]))
+    names = list(cell["rows"][shown["model"][0]]["ratio_to_no_motion"])
+    said = [
+        f"{measured}, budget {cell['budget']}, seed{'s' * several} {', '.join(map(str, seeds))}"
+        f"{': mean ± standard deviation over seeds' * several}.",
+        f"{', '.join(names).capitalize()}: error of the frames that are predicted from x_0, summed over pixels and "
+        "frames, ÷ that of no motion.",
+        " ".join(text for name, text in _COLUMNS.items() if (shown[name] != "").any()),
+        f"Energy: T Σ_t ‖z_t+1 - z_t‖², mean over the images measured, or the first {PATHS} where there are more. Gap "
+        "and efficiency are means over the transformations that move codes.",
+        " ".join(text for end, text in _MOVED.items() if shown["model"].str.endswith(f", {end}").any()),
     ]
+    return [text for text in said if text]
 
 
 def dots(result: Mapping[str, Any]) -> Figure:

@@ -26,14 +26,19 @@ FORMS = {
     "cost": ".2f",
 }
 """What is measured besides the errors, and how it is printed."""
+SCORES = tuple(name for name in FORMS if name != "cost")
+"""What is measured of a single operator, the one that a run itself chose on validation images."""
 _COLUMNS = {
-    "sequence": "Sequence: log p(x_0…x_T | k) ÷ (T + 1), all frames sharing z_0, in nats under N(x̂, I).",
-    "predictive": "Predictive: log p(x_t | x_0, k), with q(z_0 | x_0) for the exact posterior.",
-    "squared error": "Squared error: of a frame predicted from the mean code.",
-    "frame": "Frame: log p(x_t | k), each frame by itself, in nats under N(x̂, I).",
+    "sequence": "Sequence: log p(x_0…x_T | k) ÷ (T + 1), all frames sharing z_0, in nats a frame under N(x̂, I).",
+    "predictive": "Predictive: log p(x_t | x_0, k), mean over t > 0, in nats; the encoder's q(z_0 | x_0) stands for "
+    "the true posterior.",
+    "squared error": "Squared error: summed over the pixels of a frame that is predicted from the mean code.",
+    "frame": "Frame: log p(x_t | k), each frame by itself, in nats: the larger of two estimates. Empty where the prior "
+    "is pushed forward, which has no frame-wise reading.",
     "VP score": "VP score: accuracy of a small network that names k from generated pairs.",
     "naming": "Naming: share of sequences whose k has the largest posterior.",
-    "cost": "Cost: time of a training step ÷ that of the plain VAE, or of the cheapest model where it is missing.",
+    "cost": "Cost: median time of a training step, models in turns, ÷ that of the plain VAE, or of the cheapest model "
+    "where it is missing.",
 }
 """Column of the table ↦ what it holds."""
 OURS = ("free-flow", "flow-factorized", "weakly-supervised")
@@ -43,12 +48,12 @@ OURS = ("free-flow", "flow-factorized", "weakly-supervised")
 def rows(result: Result) -> pd.DataFrame:
     """What was measured, unrounded: a row for every run and operator, and "floor" for its reconstruction.
 
-    Columns: "model", with the varied settings if there are any, "seed", "operator", the error of each transformation,
-    "validation", the error on validation images ÷ no motion, mean over transformations, the log-likelihoods "sequence",
-    "predictive" and "frame" (the tighter of its estimates), "squared error" of a predicted frame, "vp_score" and
-    "naming" (share of sequences named by the joint posterior of k) of the operator; "clustering_accuracy" and "cost",
-    time of a step ÷ that of the plain VAE, or of the cheapest model, belong to the model and stand in the row of its
-    floor.
+    Columns: "model", with the varied settings if there are any, "seed", "operator", whether the run itself "chose" it
+    on validation images and was scored with it, the error of each transformation, "validation", the error on
+    validation images ÷ no motion, mean over transformations, the log-likelihoods "sequence", "predictive" and "frame"
+    (the tighter of its estimates), "squared error" of a predicted frame, "vp_score" and "naming" (share of sequences
+    named by the joint posterior of k); "clustering_accuracy" and "cost", time of a step ÷ that of the plain VAE, or of
+    the cheapest model, belong to the model and stand in the row of its floor.
 
     Raises:
         ValueError: if no cell is done.
@@ -70,9 +75,10 @@ def rows(result: Result) -> pd.DataFrame:
                 own["squared error"] = likelihood.get("squared_error")
                 own["frame"] = max(likelihood["frame"].values(), default=None)
             first = {"model": ", ".join(label), "seed": cell["seed"], "operator": operator}
+            first["chose"] = operator == cell["chosen"]
             lines.append({**first, **entry["equivariance_error"], **own})
     found = pd.DataFrame(lines)
-    return found.astype(dict.fromkeys(found.columns[3:], float))
+    return found.astype(dict.fromkeys(found.columns[4:], float))
 
 
 def _runs(result: Result) -> list[Mapping[str, Any]]:
@@ -102,6 +108,22 @@ def best_operators(result: Result) -> dict[str, str]:
     return dict(relative.groupby("model", sort=False).idxmin().tolist())
 
 
+def served(result: Result) -> dict[str, pd.DataFrame]:
+    """Model ↦ a row for each seed, of :func:`rows`: errors by :func:`best_operators`, scores by what the run chose.
+
+    Only the operator that a run chose has scores. Where runs of a model disagree, its errors are those of one operator
+    and its scores those of several, and :func:`notes` says so.
+    """
+    found, best = rows(result), best_operators(result)
+    of_seeds = found.set_index("seed")
+    tables = {}
+    for model, operator in best.items():
+        own = of_seeds[of_seeds["model"] == model]
+        scored, moved = own[own["chose"]], own[own["operator"] == operator]
+        tables[model] = moved.assign(**{name: scored[name] for name in SCORES})
+    return tables
+
+
 def leads(result: Result, ours: str = "free-flow") -> pd.DataFrame:
     """``ours`` against the best rival in everything that is measured, each model moved by what was chosen for it.
 
@@ -113,11 +135,9 @@ def leads(result: Result, ours: str = "free-flow") -> pd.DataFrame:
         t-interval over seeds "low" to "high" (NaN for one seed): relative for errors, where below 0 is better, in nats
         for the likelihood of sequences, where above 0 is better.
     """
-    found = rows(result).set_index(["model", "operator"])
-    chosen = {model: found.loc[[(model, operator)]] for model, operator in best_operators(result).items()}
-    lines, names = [], list(_runs(result)[0]["references"]["no_motion"])
+    chosen, lines, names = served(result), [], list(_runs(result)[0]["references"]["no_motion"])
     for measure in [*names, "sequence"] if ours in chosen else []:
-        values = {model: frame.set_index("seed")[measure].dropna() for model, frame in chosen.items()}
+        values = {model: frame[measure].dropna() for model, frame in chosen.items()}
         rivals = {m: v for m, v in values.items() if m.split(",")[0] not in OURS and len(v)}
         if not rivals or not len(values[ours]):
             continue
@@ -137,16 +157,20 @@ def table(result: Result) -> pd.DataFrame:
     for name in ("no_motion", "median_frame"):
         errors = {k: f"{value:.0f}" for k, value in first[name].items()}
         lines.append({"": "reference", "model": name.replace("_", " "), "moved by": "", **errors})
-    groups = dict(list(rows(result).groupby(["model", "operator"], sort=False)))
+    groups, chosen_runs = dict(list(rows(result).groupby(["model", "operator"], sort=False))), served(result)
     for mark, chosen in (("chosen", best.items()), ("", [name for name in groups if name not in best.items()])):
         for model, operator in chosen:
             own, floor = groups[model, operator], groups[model, "floor"]
-            shown = own.assign(cost=floor["cost"].values) if mark else own
+            shown = chosen_runs[model].assign(cost=floor["cost"].values) if mark else own.assign(**_NO_SCORES)
             forms = dict.fromkeys(errors, ".0f") | FORMS
             texts = {name: mean_and_spread(_known(shown[name]), form) for name, form in forms.items()}
             lines.append({"": mark, "model": model, "moved by": operator, **texts})
     found = pd.DataFrame(lines).fillna("").rename(columns={"vp_score": "VP score"})
     return found.loc[:, (found != "").any()]  # what was not measured has no column
+
+
+_NO_SCORES = dict.fromkeys(SCORES)
+"""Operators that were not chosen have none, or those of the runs alone that chose them."""
 
 
 def _known(values: pd.Series) -> list[float | None]:
@@ -160,7 +184,7 @@ def notes(result: Result) -> list[str]:
     runs, shown = _runs(result), table(result).columns
     seeds = sorted({cell["seed"] for cell in runs})
     said = [
-        f"{runs[0]['data_set']}, budget {runs[0]['budget']}, {runs[0]['device']}, seed{'s' * (len(seeds) > 1)} "
+        f"{_trained(result)}, {runs[0]['device']}, seed{'s' * (len(seeds) > 1)} "
         f"{', '.join(map(str, seeds))}{': mean ± standard deviation' * (len(seeds) > 1)}.",
         " ".join(
             [
@@ -173,9 +197,15 @@ def notes(result: Result) -> list[str]:
             ]
         ),
     ]
-    said += [_said_of(line) for line in leads(result).to_dict("records")]
-    for model, share in rows(result).groupby("model", sort=False)["clustering_accuracy"].mean().dropna().items():
-        said.append(f"{model} names {share:.1%} of the sequences rightly (best matching).")
+    said += _scored(result)
+    held = leads(result)
+    said += [_said_of(line) for line in held.to_dict("records")]
+    if len(held) and held["low"].notna().all():
+        said.append("95 %: Student's t of differences in pairs of a seed, for each measure by itself.")
+    for model, shares in rows(result).dropna(subset="clustering_accuracy").groupby("model", sort=False):
+        each = shares["clustering_accuracy"]
+        seeds = f"; by seed: {', '.join(f'{share:.0%}' for share in each)}" if len(each) > 1 else ""
+        said.append(f"{model} names {each.mean():.1%} of the sequences rightly (best matching{seeds}).")
     varied = result["settings"]["vary"] or ()
     built = {cell["model"]: as_measured(result, _as_built(cell["settings"])) for cell in runs}
     own = {model: [f"{k} {v}" for k, v in found.items() if k not in varied] for model, found in built.items()}
@@ -183,6 +213,34 @@ def notes(result: Result) -> list[str]:
     parts = {"The same for all": [text for text in own[runs[0]["model"]] if text in shared]}
     parts |= {model: [text for text in found if text not in shared] for model, found in own.items()}
     return said + [f"{title}: {', '.join(found)}." for title, found in parts.items() if found]
+
+
+def _trained(result: Result) -> str:
+    """Data, budget and numbers of steps, which a study may set apart from its budget's."""
+    first = _runs(result)[0]
+    steps = sorted({cell["settings"]["steps"] for cell in _runs(result)})
+    return f"{first['data_set']}, budget {first['budget']}, {' or '.join(f'{count:,}' for count in steps)} steps"
+
+
+def _scored(result: Result) -> list[str]:
+    """How many sequences the likelihoods have, how exact that makes them, and which runs chose another operator."""
+    own = [cell["operators"][cell["chosen"]] for cell in _runs(result)]
+    found = [entry["log_likelihood"] for entry in own if entry.get("log_likelihood")]
+    errors = [likelihood["standard_error"]["sequence"] for likelihood in found if "standard_error" in likelihood]
+    said = []
+    if errors:
+        said.append(
+            f"Likelihoods: {found[0]['sequences']:,} sequences, {found[0]['samples']:,} samples; standard error of "
+            f"sequence over sequences, within a run, {min(errors):.2f} to {max(errors):.2f}."
+        )
+    chose = rows(result).query("chose")
+    mixed = chose.groupby("model", sort=False)["operator"].agg(lambda own: ", ".join(own) if own.nunique() > 1 else "")
+    if found and (texts := [f"{model}: {own}" for model, own in mixed.items() if own]):
+        said.append(
+            "Scores belong to the operator that each run chose, errors to the one with the least mean over the seeds. "
+            f"Choices that differ, by seed: {'; '.join(texts)}."
+        )
+    return said
 
 
 def _as_built(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,16 +258,28 @@ def _said_of(lead: Mapping[str, Any]) -> str:
 
 
 def figure(result: Result) -> Figure:
-    """:func:`comparison_dots` of a result."""
-    cell = _runs(result)[0]
-    title = f"{cell['data_set']}, budget {cell['budget']}"
-    return comparison_dots(rows(result), cell["references"]["no_motion"], best_operators(result), title)
+    """:func:`comparison_dots` of a result, under what it says."""
+    title = "\n".join(filter(None, [_message(result), _trained(result)]))
+    return comparison_dots(rows(result), _runs(result)[0]["references"]["no_motion"], best_operators(result), title)
+
+
+def _message(result: Result) -> str:
+    """In what free-flow is ahead of the best rival and in what behind, beyond the 95 % interval."""
+    found, said = leads(result), []
+    if found.empty or found["low"].isna().all():
+        return ""
+    sign = found["measure"].ne("sequence") * 2 - 1  # errors are better below 0
+    better, worse = (found[["low", "high"]].mul(sign * way, axis=0).max(axis=1) < 0 for way in (1, -1))
+    for word, which in (("ahead", better), ("behind", worse), ("undecided", ~better & ~worse)):
+        if which.any():
+            said.append(f"{word} on {', '.join(found['measure'][which])}")
+    return f"free-flow against the best rival: {'; '.join(said)}"
 
 
 def comparison_dots(
     found: pd.DataFrame, no_motion: Mapping[str, float], chosen: Mapping[str, str], title: str = ""
 ) -> Figure:
-    """One line for each model, one panel for each thing measured: its chosen operator, all others, and its floor.
+    """One line for each model: its chosen operator, all others and its floor; a panel for each error, sequence, cost.
 
     Args:
         found: as :func:`rows` gives it.
@@ -219,31 +289,49 @@ def comparison_dots(
     """
     panels = {k: f"{k}: error ÷ no motion" for k in no_motion}
     unit = "plain VAE's" if "vae" in chosen else "cheapest model's"
-    scores = {"sequence": "log-likelihood, nats a frame", "vp_score": "VP score", "cost": f"step ÷ {unit}"}
+    scores = {"sequence": "log-likelihood, nats a frame", "cost": f"step ÷ {unit}"}
     panels |= {name: label for name, label in scores.items() if found[name].notna().any()}
     models, lines = list(chosen), -(-len(panels) // 3)
     fig, axes = plotting.figure(10.5, lines * (0.9 + 0.25 * len(models)), lines, 3, squeeze=False, sharey=True)
     for (name, heading), axis in zip(panels.items(), axes.flat, strict=False):
         values = found.assign(x=found[name] / no_motion.get(name, 1.0)).dropna(subset="x")
+        if name in SCORES:  # of one operator for each run, whichever it chose
+            values = values[values["chose"]].assign(operator=values["model"].map(chosen))
         spread = values.groupby(["model", "operator"], sort=False)["x"].agg(["mean", "std"]).fillna(0.0)
         for (model, operator), (centre, width) in spread.iterrows():
             at, look = models.index(model), _looks(model, operator, chosen, name)
+            if name in no_motion and centre > EDGE:
+                centre, look = EDGE, _FAR
             axis.errorbar(centre, at, xerr=width if look["zorder"] == 3 else None, **look)
         axis.set(xlabel=heading, yticks=range(len(models)), yticklabels=[_moved(m, chosen[m]) for m in models])
-        axis.locator_params(axis="x", nbins=5)
+        axis.locator_params(axis="x", nbins=4)
         axis.grid(axis="y", linewidth=0.4, alpha=0.6)
-    axes[0, 0].invert_yaxis()
-    for axis in axes.flat[: len(no_motion)]:
-        axis.axvline(1.0, color="0.4", linewidth=0.8, linestyle="--")
-        axis.set_xlim(0, 1.1)
+        if name in no_motion:
+            axis.axvline(1.0, color="0.4", linewidth=0.8, linestyle="--")
+            axis.set_xlim(0, 1.15)
+    axes[0, 0].set_ylim(len(models) - 0.4, -0.6)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    shown = {"chosen on validation images": (*next(iter(chosen.items())), chosen), "another operator": ("", "", {})}
-    shown["coding alone"] = ("", "floor", {})
-    handles = [Line2D([], [], label=label, **_marker(_looks(*of, ""))) for label, of in shown.items()]
-    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
+    _explain(fig, chosen, far=bool((found[list(no_motion)] > EDGE * pd.Series(no_motion)).any(axis=None)))
     fig.suptitle(title, fontsize=10)
     return fig
+
+
+EDGE = 1.1
+"""Error ÷ no motion at which the axis ends; what lies beyond is drawn there, as a triangle."""
+_FAR = {"fmt": ">", "color": "0.7", "markersize": 4, "zorder": 1}
+
+
+def _explain(fig: Figure, chosen: Mapping[str, str], far: bool) -> None:
+    """A legend below all panels, of the markers that :func:`_looks` gives."""
+    ours, rivals = (next(((m, o, chosen) for m, o in chosen.items() if m.startswith(OURS) is own), None)
+                    for own in (True, False))  # fmt: skip
+    shown = {"ours, chosen on validation images": ours, "a rival, chosen likewise": rivals}
+    looks = {label: _looks(*of, "") for label, of in shown.items() if of}
+    looks |= {"another operator": _looks("", "", {}, "")} | ({f"one beyond {EDGE}": _FAR} if far else {})
+    looks["floor: frames coded alone"] = _looks("", "floor", {}, "")
+    handles = [Line2D([], [], label=label, **_marker(look)) for label, look in looks.items()]
+    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
 
 
 def _looks(model: str, operator: str, chosen: Mapping[str, str], panel: str) -> dict[str, Any]:

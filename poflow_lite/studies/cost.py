@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import product
+from functools import partial
+from itertools import product, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, Locator, LogLocator, NullLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
 from poflow_lite import plotting
 from poflow_lite.experiments import load_run, recipe, sequences, train_recipe, validation_errors
@@ -121,9 +123,10 @@ def _training(
     how = {"steps": steps, "seed": seed, "device": device, "resume": True, "progress": False}
     run = load_run(train_recipe(model, out=folder, **recipe_of, **how), device)
     training, held_out = (sequences(recipe_of["data"], split, run.settings) for split in ("train", "validation"))
+    shown = held_out.first(images)
     return {
-        "data_set": f"{held_out.name}, {images:,} measured at most",
-        "errors": validation_errors(run.model, training, held_out.first(images)),
+        "data_set": f"{held_out.name}, {len(shown):,} measured",
+        "errors": validation_errors(run.model, training, shown),
         "seconds": run.history[-1]["seconds"],
         "machine": run.config["device"],
     }
@@ -157,48 +160,106 @@ def mean_errors(result: Result) -> dict[str, tuple[float, dict[int, float]]]:
     return {model: (times[model], least[model]) for model in times if model in least}
 
 
+def scatter(result: Result, kind: str = "time") -> dict[str, float]:
+    """Model or part ↦ largest ÷ smallest of what the recipe's own sizes gave, measured anew for each axis.
+
+    Nothing but the moment differs, so a single number of the table may be off by as much.
+    """
+    found: dict[str, list[float]] = {}
+    for cell in _at_the_recipe(result, kind):
+        at = cell["values"].index(cell["reference"][cell["axis"]])
+        for name, curve in cell["curves"].items():
+            found.setdefault(name, []).append(curve["measured"][at])
+    return {name: max(values) / min(values) for name, values in found.items() if len(values) > 1 and min(values) > 0}
+
+
+def _at_the_recipe(result: Result, kind: str) -> list[Mapping[str, Any]]:
+    return [cell for cell in _of(result, kind) if cell["reference"][cell["axis"]] in cell["values"]]
+
+
 def table(result: Result) -> pd.DataFrame:
     """Time and memory of each model and part against each size, and what it takes to reach each threshold."""
     lines, thresholds = [], result["settings"]["thresholds"]
     for cell in _of(result, "time", "memory"):
         for name, curve in cell["curves"].items():
-            slope, low, high = map(_two_digits, (curve["exponent"] or dict.fromkeys(("slope", "low", "high"))).values())
+            slope, low, high = map(_exponent, (curve["exponent"] or dict.fromkeys(("slope", "low", "high"))).values())
             lines.append({
-                "measured": _UNITS[cell["kind"]], "against": cell["axis"].replace("_", " "), "model": name,
-                "at": ", ".join(map(str, cell["values"])), "found": ", ".join(f"{x:.4g}" for x in curve["measured"]),
+                "measured": _UNITS[cell["kind"]], "against": _plain(cell["axis"]), "model": name,
+                "at": ", ".join(map(str, cell["values"])), "found": ", ".join(map(two_digits, curve["measured"])),
                 "exponent": slope if low == high else f"{slope} ({low} to {high})",
-                "formula": _two_digits(cell["formula"].get(name, {}).get("exponent")),
+                "formula": _exponent(cell["formula"].get(name, {}).get("exponent")),
             })  # fmt: skip
     for model, (milliseconds, errors) in mean_errors(result).items():
         needed = [next((steps for steps, error in errors.items() if error <= mark), None) for mark in thresholds]
-        texts = ["never" if steps is None else f"{steps * milliseconds / 1e3:.1f} ({steps:,})" for steps in needed]
-        line = {"measured": f"s of training (steps of {milliseconds:.1f} ms)", "against": "error ÷ no motion"}
+        taken = (None if steps is None else f"{two_digits(steps * milliseconds / 1e3)} ({steps:,})" for steps in needed)
+        line = {"measured": f"s of training (steps of {two_digits(milliseconds)} ms)", "against": "error ÷ no motion"}
         at = ", ".join(f"{threshold:g}" for threshold in thresholds)
-        lines.append({**line, "model": model, "at": at, "found": ", ".join(texts)})
+        lines.append({**line, "model": model, "at": at, "found": ", ".join(text or "never" for text in taken)})
     return pd.DataFrame(lines).fillna("")
 
 
-def _two_digits(exponent: float | None) -> str:
+def two_digits(x: float) -> str:
+    """A measurement that scatters, to two significant digits.
+
+    >>> [two_digits(x) for x in (1851.2, 57.8, 1.04, 0.0519)]
+    ['1900', '58', '1.0', '0.052']
+    """
+    return np.format_float_positional(x, precision=2, unique=False, fractional=False).rstrip(".")
+
+
+def _exponent(exponent: float | None) -> str:
     return "" if exponent is None else f"{round(exponent, 2) + 0.0:.2f}"  # without the sign of -0.00
 
 
+def _plain(axis: str) -> str:
+    return axis.replace("_", " ")
+
+
 def notes(result: Result) -> list[str]:
-    """At which sizes was measured, and what errors are those of."""
-    said = []
-    for cell in _of(result, "time", "memory")[:1]:
+    """At which sizes was measured, by how much that scatters, and what errors are those of."""
+    said, known = [], result["settings"]
+    kinds = {cell["kind"]: cell for cell in _of(result, "memory", "time")}
+    for cell in list(kinds.values())[-1:]:
         names = (*AXES, "frames", "width", "channels", "steps")
-        sizes = ", ".join(f"{name} {cell['reference'][name]}" for name in names)
-        said.append(
-            f"Times and memory: {cell['machine']}; noise, {sizes} but for the one varied; medians of repetitions in "
-            "turns. Exponent: slope of log time on log size at the three largest (95 % of bootstrap). Formula: that of "
-            "its multiplications."
-        )
+        sizes = ", ".join(f"{_plain(name)} {cell['reference'][name]}" for name in names)
+        said.append(f"Times and memory: {cell['machine']}, on noise. All sizes but the one varied: {sizes}.")
+        said.append(" ".join(_said_of_sizes(result, kinds)))
     for cell in _of(result, "training")[:1]:
+        seeds = known["seeds"]
+        how_many = f"{len(seeds)} trainings, seeds" if len(seeds) > 1 else "One training, seed"
+        mean = " Errors are means over seeds." if len(seeds) > 1 else " So no spread is known."
         said.append(
-            f"Errors: {cell['data_set']}, by the operator with the least one there (ridge map, own motion), "
-            f"mean over k and over seeds {result['settings']['seeds']}, each number of steps with its own schedule. "
-            "Seconds: steps × the median time of a step of the recipe, measured alone."
+            f"Errors: {cell['data_set']}; means over transformations. The operator with the least error on these same "
+            "images moves a model: the ridge map, or its own motion."
         )
+        said.append(
+            f"{how_many} {', '.join(map(str, seeds))}, for each model and number of steps, with a schedule of its own."
+            f"{mean} Seconds: steps × the median time of a step of the recipe, measured alone; steps in brackets."
+        )
+    return said
+
+
+def _said_of_sizes(result: Result, kinds: Mapping[str, Any]) -> list[str]:
+    """Sentences on how each kind was measured, on its scatter, and on the columns of exponents."""
+    said, rounds = [], result["settings"]["rounds"]
+    if "time" in kinds:
+        said.append(f"Times: medians of {rounds} repetition{'s' * (rounds > 1)}, all in turns.")
+    if "memory" in kinds:
+        said.append("Memory: measured once.")
+    if found := scatter(result):
+        wholes, parts = ([r for name, r in found.items() if (name in measures.PARTS) == part] for part in (False, True))
+        axes = [_plain(cell["axis"]) for cell in _at_the_recipe(result, "time")]
+        of_parts = f", and a part of it by up to {max(parts):.2f}" if parts else ""
+        said.append(
+            f"The same step, timed for each axis ({', '.join(axes)}), differs by up to a factor of {max(wholes):.2f}"
+            f"{of_parts}: read exponents, not single times."
+        )
+    if found := scatter(result, "memory"):
+        said.append(f"Its memory differs by up to a factor of {max(found.values()):.2f}.")
+    between = " Brackets: 95 % of the bootstrap over repetitions." if "time" in kinds and rounds > 1 else ""
+    said.append(f"Exponent: slope of log found on log size, at the three largest.{between}")
+    if kinds.get("time", {}).get("formula"):
+        said.append("Formula: the exponent of the multiplications of that part.")
     return said
 
 
@@ -206,63 +267,102 @@ def figure(result: Result) -> Figure:
     """Time and memory of a step against each size, log-log, and the error of trainings against their seconds.
 
     At most four lines a panel. The transport of the flow-factorized VAE is black; a dashed line through its last point
-    has the exponent of the formula. The model that leads is in every panel of errors, with three others.
+    has the exponent of the formula. The model that leads is in every panel of errors, with three others. Times, memory
+    and errors begin a row each; one legend above holds for all sizes, one below for all errors.
     """
-    panels, settings, found = _of(result, "time", "memory"), result["settings"], mean_errors(result)
+    found = mean_errors(result)
     others = [model for model in found if model != LEADING]
-    groups = [others[i : i + 3] for i in range(0, len(others), 3)]
-    rows = -(-(len(panels) + len(groups)) // 3)
-    fig, axes = plotting.figure(11.5, 2.9 * rows, rows, 3, squeeze=False)
-    free = list(axes.flat)
-    for cell in panels:
-        _draw_size(free.pop(0), cell)
-    for group in groups:
-        axis = free.pop(0)
-        for model in [*group, *([LEADING] if LEADING in found else [])]:
-            milliseconds, errors = found[model]
-            seconds = [steps * milliseconds / 1e3 for steps in errors]
-            axis.plot(seconds, list(errors.values()), label=model, **_style(model, group))
-        for threshold in settings["thresholds"]:
-            axis.axhline(threshold, color="0.5", linewidth=0.7, linestyle=":", zorder=0)
-        axis.set(xscale="log", xlabel="seconds of training", ylabel="error ÷ no motion", ylim=(0, None))
-        axis.legend(frameon=False, fontsize=8)
-        _plain_ticks(axis.xaxis)
-    for axis in free:
-        axis.set_visible(False)
-    fig.suptitle(f"What a step costs, and what seconds buy: {settings['data']}, {settings['budget']}", fontsize=11)
+    groups = [others[i : i + 3] for i in range(0, len(others), 3)] or [[]] * (LEADING in found)
+    known = result["settings"]
+    looks = _looks([*known["models"], *known["sized"]])
+    bands = [(_of(result, kind), partial(_draw_size, looks)) for kind in ("time", "memory")]
+    bands.append((groups, partial(_draw_errors, looks, found, known["thresholds"])))
+    rows = sum(-(-len(panels) // 3) for panels, _ in bands)
+    fig, axes = plotting.figure(11.5, 1.5 + 2.7 * rows, rows, 3, squeeze=False)
+    fig.get_layout_engine().set(wspace=0.05)
+    free, shown = iter(axes), []
+    for panels, draw in bands:
+        labels: dict[str, Line2D] = {}
+        for i in range(0, len(panels), 3):
+            for axis, panel in zip_longest(next(free), panels[i : i + 3]):
+                axis.set_visible(panel is not None)
+                if panel is not None:
+                    draw(axis, panel)
+                    labels |= {line.get_label(): line for line in axis.lines}
+        shown.append({name: line for name, line in labels.items() if not name.startswith("_")})
+    where = f"{known['data']}, {known['budget']}"
+    _legend(fig, shown[0] | shown[1], f"What a step costs: {where}", "upper")
+    _legend(fig, shown[2], f"What seconds buy: {where}", "lower")
     return fig
 
 
-def _draw_size(axis: Axes, cell: Mapping[str, Any]) -> None:
+def _legend(fig: Figure, shown: Mapping[str, Line2D], title: str, where: str) -> None:
+    if shown:
+        place = {"loc": f"outside {where} center", "ncols": 5, "frameon": False}
+        fig.legend(shown.values(), shown.keys(), title=title, fontsize=10, title_fontsize=12, **place)
+
+
+def _draw_size(looks: Mapping[str, Any], axis: Axes, cell: Mapping[str, Any]) -> None:
     """One panel: time or memory of each model, and the transport with its formula, against one size."""
     sizes = np.array(cell["values"])
     shown = {name: curve["measured"] for name, curve in cell["curves"].items() if name != measures.NETWORKS}
     for name, measured in shown.items():
-        axis.plot(sizes, measured, label=name, **_style(name, list(shown)))
-    axis.set(xscale="log", yscale="log", xlabel=cell["axis"].replace("_", " "), ylabel=_UNITS[cell["kind"]])
+        axis.plot(sizes, measured, label=name, **looks[name])
+    axis.set(xscale="log", yscale="log", xlabel=_plain(cell["axis"]), ylabel=_UNITS[cell["kind"]])
     low, high = axis.get_ylim()
-    axis.set_ylim(low / 1.3, high * 1.3)  # a steep formula is cut off, not the measurement squeezed
+    axis.set_ylim(low / 1.1, high * 1.1)  # a steep formula is cut off, not the measurement squeezed
     if formula := cell["formula"].get(measures.TRANSPORT):
         slope = (sizes / sizes[-1]) ** formula["exponent"]
-        axis.plot(sizes, shown[measures.TRANSPORT][-1] * slope, "k--", linewidth=0.8, label="formula")
-    axis.legend(frameon=False, fontsize=7)
-    _plain_ticks(axis.xaxis, FixedLocator(sizes))
+        axis.plot(sizes, shown[measures.TRANSPORT][-1] * slope, "k--", linewidth=0.8, label="its formula")
+    _plain_ticks(axis.xaxis, sizes)
     _plain_ticks(axis.yaxis)
 
 
-def _style(name: str, among: Sequence[str]) -> dict[str, Any]:
-    """The model that leads in the strongest colour, the others by their place, the transport black."""
-    if name == measures.TRANSPORT:
-        return {"color": "black", "marker": "d", "markersize": 4}
-    if name == LEADING:
-        return {"color": plotting.COLORS[1], "marker": "o", "markersize": 5, "linewidth": 2.2, "zorder": 3}
-    i = [model for model in among if model != LEADING].index(name)
-    return {"color": plotting.COLORS[(0, 2, 4)[i % 3]], "marker": plotting.MARKERS[1 + i % 7], "markersize": 4}
+def _draw_errors(
+    looks: Mapping[str, Any],
+    found: Mapping[str, tuple[float, Mapping[int, float]]],
+    thresholds: Sequence[float],
+    axis: Axes,
+    group: Sequence[str],
+) -> None:
+    """One panel: error of each model of a group, and of the one that leads, against seconds; limits fit all models."""
+    for model in [*([LEADING] if LEADING in found else []), *group]:
+        milliseconds, errors = found[model]
+        seconds = [steps * milliseconds / 1e3 for steps in errors]
+        axis.plot(seconds, list(errors.values()), label=model, **looks[model])
+    for threshold in thresholds:
+        axis.axhline(threshold, color="0.5", linewidth=0.7, linestyle=":", zorder=0)
+    every = [(steps * each / 1e3, error) for each, errors in found.values() for steps, error in errors.items()]
+    seconds, heights = zip(*every, strict=True)
+    limits = {"xlim": (min(seconds) / 1.1, 1.1 * max(seconds)), "ylim": (0, 1.08 * max(heights))}
+    axis.set(xscale="log", xlabel="seconds of training", ylabel="error ÷ no motion", **limits)
+    _plain_ticks(axis.xaxis)
 
 
-def _plain_ticks(axis: Axis, places: Locator | None = None) -> None:
-    """Plain numbers on a logarithmic axis, by default at 1, 2, 5, 10, …."""
-    axis.set_major_locator(places or LogLocator(subs=(1.0, 2.0, 5.0)))
+def _looks(models: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Model or part ↦ its line, alike in all panels: the one that leads is the strongest, the transport black.
+
+    Of three in a panel the first is the widest, so that it is seen under the others where curves coincide.
+    """
+    palette = ["0.15" if i is None else plotting.COLORS[i] for i in (0, 4, 7, 6, 3, None, 9, 2, 5)]
+    looks: dict[str, dict[str, Any]] = {measures.TRANSPORT: {"color": "black", "marker": "d", "markersize": 4}}
+    for i, name in enumerate(name for name in dict.fromkeys(models) if name != LEADING):
+        look = {"markersize": (8, 6, 4)[i % 3], "linewidth": (2.4, 1.8, 1.2)[i % 3]}
+        looks[name] = {"color": palette[i % 9], "marker": plotting.MARKERS[1 + i % 7], **look}
+    return looks | {LEADING: {"color": plotting.COLORS[1], "marker": "o", "linewidth": 2.6, "zorder": 3}}
+
+
+def _plain_ticks(axis: Axis, places: Sequence[float] | None = None) -> None:
+    """Plain numbers on a logarithmic axis whose limits are set: by default 1, 2, 5, 10, …, or closer ones if these are
+    fewer than three.
+    """
+    low, high = sorted(axis.get_view_interval())
+    if places is None:
+        for locator in (LogLocator(subs=(1.0, 2.0, 5.0)), MaxNLocator(5, steps=(1, 2, 5, 10))):
+            places = [place for place in locator.tick_values(low, high) if low <= place <= high]
+            if len(places) > 2:
+                break
+    axis.set_major_locator(FixedLocator(places))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
 

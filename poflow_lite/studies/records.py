@@ -14,6 +14,34 @@ from poflow_lite.settings import checked
 from poflow_lite.studies import STUDIES
 from poflow_lite.studies.study import Study, page, run_study
 
+ABOUT = {
+    "digits-ablations": "The flow-factorized VAE with one part taken out or changed at a time, over three seeds.",
+    "digits-ablations-sizes": "The flow-factorized VAE with another size or weight at a time: one seed, so a look at "
+    "trends and no proof.",
+    "digits-beyond": "Flows that are learned without labels, or without simulation, beside the supervised one.",
+    "digits-cost": "Time and memory of a training step against each size, and training until an error is reached.",
+    "digits-generalisation": "Models that were trained on single motions, on motions, starts and images that they "
+    "never saw.",
+    "digits-generalisation-trainings": "The five leading models, trained on fewer images, without some classes, or on "
+    "other data. All take as many steps as ever.",
+    "mnist-10k-comparison": "Every model with every latent operator under the same metrics. β and one weight of each "
+    "model were chosen on validation images after 800 steps (mnist-10k-tuning); learning rate and networks are shared. "
+    "The field of free-flow, which need not be a gradient, was thought of after earlier comparisons on these same test "
+    "images; mnist-comparison has 1,000 others beside them.",
+    "mnist-10k-labels": "A model that is told k of few sequences: 0, 1, 10 or 100 % of the labels. The term that keeps "
+    "every k in use is off here, and without labels four seeds of five merge two k; mnist-10k-use shows what it does.",
+    "mnist-10k-tuning": "Every model over the same values of β and over those of one weight of its own, on validation "
+    "images.",
+    "mnist-10k-use": "A model that is told no k, by the weight of the term that keeps every k in use (balance). "
+    "Without it four seeds of five merge two k (mnist-10k-labels, labelled = 0).",
+    "mnist-comparison": "The five leading models on the full MNIST, with the weights that were chosen on mnist-10k. "
+    "Measured are the first 2,000 of its test images; the first 1,000 are those of mnist-10k.",
+    "shapes3d-lite-comparison": "The five leading models on rendered scenes, with the weights that were chosen on "
+    "digits and half of the steps of the budget.",
+    "transport": "Clouds carried with and without Hamilton-Jacobi, force and initial condition.",
+}
+"""What a record that comes with the course shows, and under which reservations."""
+
 
 def load_records(folder: str | Path | None = None) -> dict[str, dict[str, Any]]:
     """The results of studies in a folder, name ↦ content; by default those that come with the course.
@@ -71,15 +99,15 @@ def described(name: str, result: dict[str, Any]) -> str:
     study = STUDIES[result["study"]]
     figure = f"![What the table below holds, drawn.]({name}.png)"
     again = f"Anew: `poflow-lite study all --only {name}`. Numbers: [{name}.json](../../data/results/{name}.json)."
-    return f"# {name}\n\n{question(study)}\n\n{figure}\n\n{page(study, result)}\n{again}\n"
+    return f"# {name}\n\n{shown(name, study)}\n\n{figure}\n\n{page(study, result)}\n{again}\n"
 
 
 def contents(records: dict[str, dict[str, Any]]) -> str:
     """The list of all pages."""
-    lines = [
-        f"| [{name}]({name}.md) | {question(STUDIES[result['study']])} | {told_apart(result['settings'])} |"
-        for name, result in records.items()
-    ]
+    texts = {name: shown(name, STUDIES[each["study"]]) for name, each in records.items()}
+    firsts = {name: text.partition(". ")[0].rstrip(".") for name, text in texts.items()}
+    settings = {name: told_apart(each["settings"]) for name, each in records.items()}
+    lines = [f"| [{name}]({name}.md) | {first}. | {settings[name]} |" for name, first in firsts.items()]
     return "\n".join(
         [
             "# Recorded results",
@@ -108,7 +136,9 @@ def told_apart(settings: Mapping[str, Any]) -> str:
     return "; ".join(said)
 
 
-def question(study: Study) -> str:
-    """What a study does: the first line of its module."""
+def shown(name: str, study: Study) -> str:
+    """What a record shows: by :data:`ABOUT`, or, of one that does not come along, its study's first line."""
+    if name in ABOUT:
+        return ABOUT[name]
     said = (sys.modules[study.cells.__module__].__doc__ or "").partition("\n")[0].partition(": ")[2]
     return said[:1].upper() + said[1:]

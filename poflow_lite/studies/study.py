@@ -156,7 +156,7 @@ def page(study: Study, result: Mapping[str, Any]) -> str:
     markdown = "\n".join(f"| {' | '.join(line)} |" for line in cells)
     used = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     times = f", {result['date']}, {result['seconds'] / 60:.0f} minutes of work" if "date" in result else ""
-    origin = f"`{result['command']}`, {result['machine']}{times}, {used}"
+    origin = f"As typed: `{result['command']}`, {result['machine']}{times}, {used}"
     return "\n\n".join([markdown, *study.notes(result), origin]) + "\n"
 
 
@@ -192,6 +192,22 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
         return math.nan, math.nan
     half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     return mean(values) - half, mean(values) + half
+
+
+def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
+    """Which of several tests are significant together, so that one false one has at most this probability (Holm).
+
+    The smallest of m p-values must be at most level ÷ m, the next one level ÷ (m - 1), and so on until one is not.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [True, False, False]
+    """
+    kept, left = [False] * len(p_values), len(p_values)
+    for i in sorted(range(left), key=p_values.__getitem__):
+        if not p_values[i] <= level / left:
+            break
+        kept[i], left = True, left - 1
+    return kept
 
 
 # --- the grid -----------------------------------------------------------------------------------------------------

@@ -30,6 +30,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 SIZES: dict[str, dict[str, int]] = {"gaussians": {"steps": 400, "width": 64}, "moons": {"steps": 2000, "width": 128}}
 """Pair of clouds ↦ how long and how large it is trained: seconds, and half a minute, on two CPU cores."""
 
+POINTS, REPEATS = 1000, 5
+"""Fresh points of each cloud on which a transport is measured, and how often they are drawn anew."""
+
 _MEASURED = {
     "ot_gap": "OT gap", "energy_ratio": "energy ÷ W₂²", "efficiency": "efficiency", "endpoint_error": "end error",
     "sampling_error": "sampling error", "smallest_eigenvalue": "smallest eigenvalue", "seconds": "seconds",
@@ -52,7 +55,7 @@ def measure(folder: Path, pair: str, variant: str, seed: int, **sizes: int) -> d
     began = time.perf_counter()
     transport, _ = train_transport(pair, seed=seed, progress=False, **sizes, **VARIANTS[variant])
     seconds = time.perf_counter() - began
-    return {"seconds": seconds, **measure_transport(transport, pair, count=1000, repeats=5).as_dict()}
+    return {"seconds": seconds, **measure_transport(transport, pair, count=POINTS, repeats=REPEATS).as_dict()}
 
 
 def table(result: Mapping[str, Any]) -> pd.DataFrame:
@@ -62,10 +65,22 @@ def table(result: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def notes(result: Mapping[str, Any]) -> list[str]:
-    """What the columns are."""
+    """How much was trained and measured, and what the columns are."""
+    seeds = result["settings"]["seeds"]
+    several = len(seeds) > 1
+    sizes = {cell["pair"]: f"{cell['pair']} {cell['steps']:,} steps, width {cell['width']}" for cell in result["cells"]}
     return [
-        "OT gap: energy of the paths ÷ exact W₂² between their starts and their ends, at best 1. End error: W₂ from "
-        "the ends to fresh target points; sampling error: W₂ of two sets of those. Eigenvalue: of I + ∇²u, the least."
+        f"Trainings: {'; '.join(sizes.values())}. Seed{'s' * several} {', '.join(map(str, seeds))}"
+        f"{': mean ± standard deviation over seeds' * several}. Each is measured on {POINTS:,} fresh points of each "
+        f"cloud, drawn {REPEATS} times: means, but for the eigenvalue.",
+        "Energy: T Σ_t ‖z_t+1 - z_t‖², mean over paths. OT gap: it ÷ exact W₂² between the starts and the ends of the "
+        "paths, at best 1. Energy ÷ W₂²: it ÷ exact W₂² between the starts and points of the target, which is below 1 "
+        "where the flow stops short.",
+        "Efficiency: mean squared distance from start to end ÷ energy; 1 where all go straight at constant speed.",
+        "End error: W₂ between the ends and other target points. Sampling error: W₂ between two draws of target "
+        "points, which a perfect flow would have for its end error.",
+        "Smallest eigenvalue: of I + ∇²u, the least along all paths; the flow can be inverted while it is above 0. "
+        "Seconds: of training, by the clock.",
     ]
 
 

@@ -9,7 +9,9 @@ from statistics import mean
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from poflow_lite import plotting
 from poflow_lite.experiments import Recipe, load_run, recipe, sequences, train_recipe, validation_errors
@@ -136,38 +138,78 @@ def table(result: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def notes(result: Mapping[str, Any]) -> list[str]:
-    """What the errors are."""
-    cell = result["cells"][0]
-    return [
-        f"{cell['data_set']}, {cell['steps']:,} steps, seeds {', '.join(map(str, result['settings']['seeds']))}: "
-        "mean error over transformations ÷ that of no motion, by the operator with the least one (ridge map, the "
-        "model's own motion), mean ± standard deviation over seeds. A recipe takes a value whose mean is within 1 % of "
-        "the least, and none at the edge of its grid: the one it had before, or the nearest to it."
+    """What the errors are, which images choose operators, by which rule a recipe takes values, what is not ranked."""
+    cell, seeds = result["cells"][0], result["settings"]["seeds"]
+    several = len(seeds) > 1
+    spread = ": mean ± standard deviation over seeds" * several
+    said = [
+        f"{cell['data_set']}. Trainings of {cell['steps']:,} steps, seed{'s' * several} {', '.join(map(str, seeds))}"
+        f"{spread}.",
+        "Error: mean over transformations ÷ that of no motion. Each trained model is moved by the ridge map or by its "
+        "own motion, whichever has the least error on these same images. That favours models with both a little.",
+        "A recipe takes a value whose mean is within 1 % of the least of its setting, and none at the edge of its "
+        "grid: the one it had before, or the nearest to it.",
     ]
+    usual = recipe(cell["data"], cell["budget"], cell["model"]).steps
+    if usual != cell["steps"]:
+        said.append(
+            f"Weights are chosen after {cell['steps']:,} steps, while a recipe trains {usual:,}. The order of models "
+            "changes with the steps, so this table does not rank them."
+        )
+    return said
+
+
+TOP = 1.4
+"""Where panels end: what lies above is an arrow with a number, so that small differences are seen beside it."""
 
 
 def figure(result: Mapping[str, Any]) -> Figure:
-    """One panel for each model: error ÷ the least one against the values of a setting; in the band they are level."""
-    found, least = errors(result), 0.0
-    models = list(dict.fromkeys(found["model"]))
-    rows, columns = -(-len(models) // 3), min(3, len(models))
-    fig, axes = plotting.figure(3.3 * columns, 2.3 * rows, rows, columns, squeeze=False, sharey=True)
-    for model, axis in zip(models, axes.flat, strict=False):
-        axis.axhspan(1, 1.01, color="0.85", lw=0)
-        for i, (_, line) in enumerate(found[found["model"] == model].iterrows()):
-            least = min(map(mean, line["errors"].values())) if i == 0 else least
+    """One panel for each model: error ÷ its least one against the values of each setting, filled where they are level.
+
+    Small markers are single seeds; an arrow stands for means above :data:`TOP`, or for a seed if the mean is below.
+    """
+    found = errors(result)
+    panels = dict(list(found.groupby("model", sort=False)))
+    rows, columns = -(-len(panels) // 3), min(3, len(panels))
+    fig, axes = plotting.figure(3.3 * columns, 0.4 + 2.5 * rows, rows, columns, squeeze=False, sharey=True)
+    lowest = 1.0
+    for (model, own), axis in zip(panels.items(), axes.flat, strict=False):
+        least = min(mean(seeds) for tried in own["errors"] for seeds in tried.values())
+        for i, (setting, tried) in enumerate(zip(own["setting"], own["errors"], strict=True)):
+            ratios = {value: [error / least for error in seeds] for value, seeds in tried.items()}
             look = {"color": plotting.COLORS[i], "marker": plotting.MARKERS[i]}
-            means = [mean(seeds) / least for seeds in line["errors"].values()]
-            axis.plot(list(line["errors"]), means, ms=5, label=line["setting"], **look)
-            for value, seeds in line["errors"].items():
-                axis.plot([value] * len(seeds), [e / least for e in seeds], ls="none", ms=3, alpha=0.4, **look)
-        axis.set(xscale="log", title=f"{model}, least {least:.2f}", xlabel="value", ylim=(0.96, 1.3))
+            _draw_setting(axis, setting, ratios, look)
+            lowest = min(lowest, *map(min, ratios.values()))
+        axis.set(xscale="log", title=f"{model}, least {least:.3f}", xlabel="value")
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.legend(frameon=False, fontsize=9)
-    for axis in axes.flat[len(models) :]:
+    for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     for axis in axes[:, 0]:
-        axis.set_ylabel("error ÷ the least of β")
+        axis.set(ylabel="error ÷ the least", ylim=(lowest - 0.02, TOP + 0.02))
+    marks = {
+        "within 1 % of the least of its setting": {"marker": "o", "ms": 6},
+        "further off": {"marker": "o", "ms": 6, "mfc": "white"},
+        "one seed": {"marker": "o", "ms": 3, "alpha": 0.4},
+        "above the panel, with its number": {"marker": "^", "ms": 8},
+    }
+    handles = [Line2D([], [], ls="none", color="0.3", label=label, **look) for label, look in marks.items()]
+    fig.legend(handles=handles, loc="outside lower center", ncols=4 if columns > 2 else 1, frameon=False, fontsize=9)
     return fig
+
+
+def _draw_setting(axis: Axes, setting: str, ratios: Mapping[float, Sequence[float]], look: Mapping[str, Any]) -> None:
+    """Errors of one setting, value ↦ one for each seed, ÷ the least of the model."""
+    means, near = {value: mean(seeds) for value, seeds in ratios.items()}, level(ratios)
+    axis.plot(list(means), list(means.values()), ms=6, label=setting, **look)
+    far = [value for value in means if value not in near]
+    axis.plot(far, [means[value] for value in far], ls="none", ms=6, mfc="white", zorder=3, **look)
+    for value, seeds in ratios.items():
+        axis.plot([value] * len(seeds), seeds, ls="none", ms=3, alpha=0.4, **look)
+        above = [ratio for ratio in (means[value], *seeds) if ratio > TOP]
+        if above:
+            axis.plot(value, TOP, marker="^", ms=8, ls="none", color=look["color"])
+            axis.annotate(f"{above[0]:.2f}", (value, TOP), (-2, -6), textcoords="offset points", va="top", fontsize=9)
 
 
 STUDY = Study(
