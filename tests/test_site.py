@@ -174,9 +174,13 @@ def tab(browser, address):
 
 
 def settled(tab, address):
-    """Go to a page and wait until its formulas are set."""
+    """Go to a page and wait until its formulas are set and its colours have changed to those of the scheme."""
     tab.goto(address)
     tab.evaluate("window.MathJax?.startup?.promise")
+    tab.evaluate(
+        "Promise.allSettled(document.getAnimations().filter(one => one.effect.getComputedTiming().endTime < Infinity)"
+        ".map(one => one.finished)).then(() => true)"
+    )
     return tab
 
 

@@ -204,8 +204,8 @@ def notes(result: Result) -> list[str]:
         said.append("95 %: Student's t of differences in pairs of a seed, for each measure by itself.")
     for model, shares in rows(result).dropna(subset="clustering_accuracy").groupby("model", sort=False):
         each = shares["clustering_accuracy"]
-        seeds = f"; by seed: {', '.join(f'{share:.0%}' for share in each)}" if len(each) > 1 else ""
-        said.append(f"{model} names {each.mean():.1%} of the sequences rightly (best matching{seeds}).")
+        singly = f"; by seed: {', '.join(f'{share:.0%}' for share in each)}" if len(each) > 1 else ""
+        said.append(f"{model} names {each.mean():.1%} of the sequences rightly (best matching{singly}).")
     varied = result["settings"]["vary"] or ()
     built = {cell["model"]: as_measured(result, _as_built(cell["settings"])) for cell in runs}
     own = {model: [f"{k} {v}" for k, v in found.items() if k not in varied] for model, found in built.items()}
