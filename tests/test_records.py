@@ -112,3 +112,15 @@ def test_the_page_of_benchmarks_shows_their_medians():
         errors = [f", {entry['largest_error_nats']:.0e}" if form is density else "" for entry in found]
         times = [f"{entry['median_milliseconds']:.1f} ms" for entry in found]
         assert printed == [time + error for time, error in zip(times, errors, strict=True)], start
+
+
+def test_what_is_said_of_records_is_in_them():
+    shares = [
+        cell["clustering_accuracy"]
+        for cell in RECORDS["mnist-10k-labels"]["cells"]
+        if "operators" in cell and cell["settings"]["labelled"] == 0
+    ]
+    assert ([share < 0.9 for share in shares].count(True), len(shares)) == (4, 5)
+    assert "four seeds of five merge two k" in records.ABOUT["mnist-10k-labels"]
+    assert records.ABOUT.keys() <= RECORDS.keys()
+    assert RECORDS["mnist-10k-tuning"]["settings"]["steps"] == 800

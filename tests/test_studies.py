@@ -1,6 +1,8 @@
 """Studies: nothing runs twice, a cell fails alone, mistakes come before any work, tables say what the numbers say."""
 
+import itertools
 import json
+import math
 import os
 import sys
 import warnings
@@ -13,7 +15,17 @@ import torch
 from poflow_lite import studies
 from poflow_lite.io import held
 from poflow_lite.plotting import figure
-from poflow_lite.studies.study import Study, mean_and_spread, report, run_cells, run_study, settings_of
+from poflow_lite.studies.study import (
+    Study,
+    holm,
+    mean_and_spread,
+    report,
+    run_cells,
+    run_study,
+    settings_of,
+    t_interval,
+    t_test,
+)
 
 CELLS = {"one": {"number": 1}, "two": {"number": 2}, "three": {"number": 3}}
 
@@ -287,3 +299,21 @@ def test_all_studies_are_known_by_name():
     assert studies.run_study is run_study
     with pytest.raises(AttributeError, match="has no attribute 'STUDY'"):
         _ = studies.STUDY
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_holm_is_the_closed_test_of_all_subsets(seed):
+    """One is significant if every set of tests that holds it has a p-value of at most level ÷ its size."""
+    p = torch.rand(5, generator=torch.Generator().manual_seed(seed)).pow(3).tolist()
+    sets = [each for size in range(1, 6) for each in itertools.combinations(range(5), size)]
+    closed = [all(min(p[j] for j in each) <= 0.05 / len(each) for each in sets if i in each) for i in range(5)]
+    assert holm(p) == closed
+
+
+def test_the_t_test_agrees_with_the_interval_and_knows_its_limits():
+    for values in ([0.1, 0.2, 0.3], [1.0, 1.1, 1.2], [-0.5, 0.4]):
+        low, high = t_interval(values)
+        assert (t_test(values) < 0.05) == (low > 0 or high < 0)
+    assert t_test([-1.0, 0.0, 1.0]) == 1
+    assert (t_test([2.0, 2.0]), t_test([0.0, 0.0])) == (0, 1)
+    assert math.isnan(t_test([1.0]))

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
 from poflow_lite import plotting
-from poflow_lite.studies.study import as_measured, holm, mean_and_spread, t_interval
+from poflow_lite.studies.study import as_measured, holm, mean_and_spread, t_interval, t_test
 
 STANDARD = "standard"
 REFERENCES = {("field", name): ("field", "gradient") for name in ("gradient", "free", "divergence-free")}
@@ -61,16 +61,7 @@ def paired_difference(values: Sequence[float], references: Sequence[float]) -> D
     if len(values) != len(references) or not values:
         raise ValueError(f"pairs need as many values as references, got {len(values)} and {len(references)}")
     differences = [value - reference for value, reference in zip(values, references, strict=True)]
-    return Difference(mean(differences), *t_interval(differences), _p_value(differences))
-
-
-def _p_value(differences: Sequence[float]) -> float:
-    """P(|t_{n-1}| > |mean| √n / spread); without any spread 0, or 1 where the mean is 0 too; NaN for a single seed."""
-    from scipy.stats import ttest_1samp
-
-    if len(differences) < 2:
-        return math.nan
-    return float(ttest_1samp(differences, 0.0).pvalue if stdev(differences) else mean(differences) == 0)
+    return Difference(mean(differences), *t_interval(differences), t_test(differences))
 
 
 @dataclass(frozen=True)

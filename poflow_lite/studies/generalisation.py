@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from scipy.stats import ttest_1samp
 
 from poflow_lite import experiments, plotting
 from poflow_lite.datasets import TransformationSequences
@@ -24,7 +22,7 @@ from poflow_lite.metrics import OrderGaps
 from poflow_lite.models import MSP
 from poflow_lite.operators import fit_operators
 from poflow_lite.settings import Count, Seed, Split
-from poflow_lite.studies.study import Study, holm, t_interval
+from poflow_lite.studies.study import Study, holm, t_interval, t_test
 from poflow_lite.studies.tasks import TASKS, TRAININGS, lent_steps, measure_round_trip, measure_task, task_sequences
 
 RIVALS = ("vae", "beta-vae", "factor-vae", "slow-vae", "topographic-vae", "poflow", "msp")
@@ -187,13 +185,12 @@ def verdicts(result: Mapping[str, Any]) -> pd.DataFrame:
         moved = own[own.operator == "flow"]
         ours, rival = (group.loc[group.validation.idxmin()] for group in (own if moved.empty else moved, others))
         pairs = pd.DataFrame({"ours": ours.errors, "rival": rival.errors}).dropna()
-        differences = pairs.ours / pairs.rival - 1
-        low, high = t_interval(differences.tolist())
-        p = ttest_1samp(differences, 0.0).pvalue if len(differences) > 1 else math.nan
+        differences = (pairs.ours / pairs.rival - 1).tolist()
+        low, high = t_interval(differences)
         ahead = high < 0 and ours.operator == "flow" and ours.error <= others.error.min()
         behind = low > 0 and rival.error <= own.error.min()
         verdict = "ours" if ahead else "rival" if behind else "tie"
-        lines.append([task, ours.model, rival.model, differences.mean(), low, high, p, verdict])
+        lines.append([task, ours.model, rival.model, mean(differences), low, high, t_test(differences), verdict])
     return pd.DataFrame(lines, columns=["task", "ours", "rival", "difference", "low", "high", "p", "verdict"])
 
 

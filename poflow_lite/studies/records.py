@@ -18,8 +18,6 @@ ABOUT = {
     "digits-ablations": "The flow-factorized VAE with one part taken out or changed at a time, over three seeds.",
     "digits-ablations-sizes": "The flow-factorized VAE with another size or weight at a time: one seed, so a look at "
     "trends and no proof.",
-    "digits-beyond": "Flows that are learned without labels, or without simulation, beside the supervised one.",
-    "digits-cost": "Time and memory of a training step against each size, and training until an error is reached.",
     "digits-generalisation": "Models that were trained on single motions, on motions, starts and images that they "
     "never saw.",
     "digits-generalisation-trainings": "The five leading models, trained on fewer images, without some classes, or on "
@@ -30,17 +28,14 @@ ABOUT = {
     "images; mnist-comparison has 1,000 others beside them.",
     "mnist-10k-labels": "A model that is told k of few sequences: 0, 1, 10 or 100 % of the labels. The term that keeps "
     "every k in use is off here, and without labels four seeds of five merge two k; mnist-10k-use shows what it does.",
-    "mnist-10k-tuning": "Every model over the same values of β and over those of one weight of its own, on validation "
-    "images.",
     "mnist-10k-use": "A model that is told no k, by the weight of the term that keeps every k in use (balance). "
     "Without it four seeds of five merge two k (mnist-10k-labels, labelled = 0).",
     "mnist-comparison": "The five leading models on the full MNIST, with the weights that were chosen on mnist-10k. "
     "Measured are the first 2,000 of its test images; the first 1,000 are those of mnist-10k.",
     "shapes3d-lite-comparison": "The five leading models on rendered scenes, with the weights that were chosen on "
     "digits and half of the steps of the budget.",
-    "transport": "Clouds carried with and without Hamilton-Jacobi, force and initial condition.",
 }
-"""What a record that comes with the course shows, and under which reservations."""
+"""What a record shows where its study's first line says too little, and under which reservations."""
 
 
 def load_records(folder: str | Path | None = None) -> dict[str, dict[str, Any]]:
@@ -137,7 +132,7 @@ def told_apart(settings: Mapping[str, Any]) -> str:
 
 
 def shown(name: str, study: Study) -> str:
-    """What a record shows: by :data:`ABOUT`, or, of one that does not come along, its study's first line."""
+    """What a record shows: by :data:`ABOUT`, or by its study's first line."""
     if name in ABOUT:
         return ABOUT[name]
     said = (sys.modules[study.cells.__module__].__doc__ or "").partition("\n")[0].partition(": ")[2]

@@ -194,6 +194,15 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
     return mean(values) - half, mean(values) + half
 
 
+def t_test(values: Sequence[float]) -> float:
+    """P(|t_{n-1}| > |mean| √n / spread), for a mean of 0; without spread 0, or 1 where all are 0; NaN for one value."""
+    from scipy.stats import ttest_1samp
+
+    if len(values) < 2:
+        return math.nan
+    return float(ttest_1samp(values, 0.0).pvalue if stdev(values) else mean(values) == 0)
+
+
 def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
     """Which of several tests are significant together, so that one false one has at most this probability (Holm).
 
