@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from poflow_lite.datasets import Motion, Sequences
 from poflow_lite.fields import mixing_weights
-from poflow_lite.flows import LatentOperator, Trajectory, with_exact_density
+from poflow_lite.flows import LatentOperator, Trajectory, clock_of, with_exact_density
 
 __all__ = [
     "OPERATORS",
@@ -157,7 +157,7 @@ class AffineMaps:
 
     def rollout(self, z: Tensor, y: Tensor, times: Sequence[float]) -> Trajectory:
         """Carry z (B, d) along a clock; see :class:`flows.LatentOperator`."""
-        y, clock, table = mixing_weights(y, len(self.matrix)).to(z), [float(t) for t in times], self
+        y, clock, table = mixing_weights(y, len(self.matrix)).to(z), clock_of(times), self
         if clock[-1] < clock[0]:
             if self.back is None:
                 raise ValueError("these maps have no way back: fit AffineMaps(..., back=...) to reversed sequences")
@@ -216,7 +216,7 @@ class AffineSteps:
 
     def rollout(self, z: Tensor, y: Tensor, times: Sequence[float]) -> Trajectory:
         """Carry z (B, d) along a clock; see :class:`flows.LatentOperator`."""
-        y, clock, table = mixing_weights(y, len(self.matrix)).to(z), [float(t) for t in times], self
+        y, clock, table = mixing_weights(y, len(self.matrix)).to(z), clock_of(times), self
         if clock[-1] < clock[0]:
             if self.back is None:
                 raise ValueError("these steps have no way back: fit AffineSteps(..., back=...) to reversed sequences")
@@ -249,7 +249,7 @@ class Sequential:
         """Carry z (B, d) along a clock, the last of them first where it falls; see :class:`flows.LatentOperator`."""
         if y.ndim == 1:  # one transformation for each sample: nothing to put in a row
             return self.operator.rollout(z, y, times)
-        clock = [float(t) for t in times]
+        clock = clock_of(times)
         path, total = [z] * len(clock), z.new_zeros(len(z), len(clock))
         moving = [k for k in range(y.shape[1]) if y[:, k].any()]
         for k in moving[::-1] if clock[-1] < clock[0] else moving:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -252,7 +253,8 @@ def _restore(
 ) -> tuple[int, list[dict[str, float]]]:
     """Load weights and optimiser state in place; return the step to go on with and the history so far."""
     saved = load_checkpoint(path)
-    before, now, done = saved.metadata["run"] or {}, run or {}, saved.metadata["step"]
+    before, done = saved.metadata["run"] or {}, saved.metadata["step"]
+    now = json.loads(json.dumps(run or {}))  # as in the file: tuples have become lists
     if before != now:
         different = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         raise ValueError(

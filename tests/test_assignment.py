@@ -1,11 +1,14 @@
 """What is measured of inferred k and coefficients: known answers; transfer looks at a donor and at nothing else."""
 
+from functools import partial
+
 import pytest
 import torch
 from tiny import SHAPE, generator
 
-from poflow_lite.datasets import TransformationSequences
+from poflow_lite.datasets import ClipSequences, TransformationSequences
 from poflow_lite.metrics import Donors, field_use, infer_all, match_transformations, with_own_coefficients
+from poflow_lite.metrics.assignment import with_coefficients
 
 K, M = 3, 4
 
@@ -42,6 +45,18 @@ def test_own_coefficients_take_the_place_of_k(sequences):
     torch.testing.assert_close(given.k, Brightness().infer(batch.frames))
     assert given.frames is batch.frames
     assert given.horizon == 2
+
+
+def test_what_stands_for_k_stays_with_fewer_clips_and_with_those_dealt_out():
+    """The first clips of each class have other numbers than among all of them."""
+    clips = ClipSequences(torch.rand(4, 3, *SHAPE, generator=generator()), [0, 0, 0, 1], ["a", "b"])
+    read = partial(with_own_coefficients, Brightness())
+    asked = with_coefficients(clips, read).first(2)
+    batch = asked.batch(asked.of(1), 1)
+    torch.testing.assert_close(batch.frames, clips.clips[3:])
+    torch.testing.assert_close(batch.k, Brightness().infer(clips.clips[3:]))
+    twice = with_coefficients(asked, lambda given: given.with_k(2 * given.k))
+    torch.testing.assert_close(twice.batch(asked.of(1), 1).k, 2 * batch.k)
 
 
 def test_a_donor_is_another_sequence_of_the_same_transformation(sequences):

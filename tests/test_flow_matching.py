@@ -9,7 +9,7 @@ from poflow_lite.datasets import TransformationSequences
 from poflow_lite.fields import FreeField, Potential, mixing_weights
 from poflow_lite.flows import Flow
 from poflow_lite.metrics import equivariance_error, log_likelihood
-from poflow_lite.models import COUPLINGS, VAE, FlowMatching, match_flow, sample_displacements
+from poflow_lite.models import COUPLINGS, VAE, FlowMatching, flow_matching, match_flow, sample_displacements
 from poflow_lite.operators import with_operator
 from poflow_lite.transport import kinetic_energy, ot_gap, wasserstein
 
@@ -147,6 +147,19 @@ def test_the_seed_decides_and_the_global_state_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(fields[0].inner, fields[1].inner)
     assert not torch.equal(fields[0].inner, fields[2].inner)
+
+
+@pytest.mark.parametrize(("asked", "group", "groups"), [(40, 40, 1), (100, 50, 2), (127, 63, 2), (256, 64, 4)])
+def test_a_step_has_as_many_points_as_equal_groups_allow(monkeypatch, asked, group, groups):
+    seen = []
+
+    def sample(*arguments):
+        seen.append(sample_displacements(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(flow_matching, "sample_displacements", sample)
+    match_flow(field_of(), spirals(), "independent", **{**QUICK, "steps": 1, "batch_size": asked})
+    assert len(seen[0].z) == group * groups
 
 
 @pytest.mark.parametrize(

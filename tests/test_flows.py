@@ -1,5 +1,6 @@
 """Steps, clocks, densities, inverses and priors against SciPy, Jacobians, closed forms, quadrature and Monte Carlo."""
 
+import copy
 import itertools
 import math
 from functools import partial
@@ -17,7 +18,7 @@ from torch.func import grad, hessian, jacrev, jvp
 from torch.nn.utils.stateless import _reparametrize_module
 
 from poflow_lite.datasets import TransformationSequences
-from poflow_lite.fields import AutogradPotential, DivergenceFreeField, Force
+from poflow_lite.fields import AutogradPotential, DivergenceFreeField, Force, Potential
 from poflow_lite.flows import (
     LOG_DETS,
     METHODS,
@@ -101,6 +102,17 @@ def test_beyond_the_horizon_every_frame_is_the_last_one_that_was_trained(method,
     torch.testing.assert_close(path.z.diff(dim=1)[0, :, 0], double(last - 1, *[last] * 4))
     assert path.velocity[0, :, 0].tolist() == [2, 3, 3, 3, 3]
     torch.testing.assert_close(flow.rollout(path.z[:, -1], ALONE, range(7, 1, -1)).z.flip(1), path.z)
+
+
+def test_beyond_the_horizon_residuals_and_long_steps_hold_the_clock_too(monkeypatch):
+    flow = Flow(make("potential", 3, 2, horizon=4), "rk4")
+    held, path = (flow.rollout(normal(4, 3), K, clock) for clock in ((3, 4), (6, 7)))
+    torch.testing.assert_close(flow.residuals(path), flow.residuals(held))
+    assert path.step_starts()[1].tolist() == [3] * 4
+    looked, velocity = [], flow.field.velocity
+    monkeypatch.setattr(flow.field, "velocity", lambda z, t, y: looked.append(float(t)) or velocity(z, t, y))
+    flow.rollout(normal(4, 3), K, (0, 4, 6, 12))
+    assert max(looked) == 4
 
 
 def test_half_frames_are_two_substeps_up_to_the_horizon_and_back():
@@ -251,6 +263,51 @@ def test_a_falling_clock_returns_and_gives_the_density_back(method, kind):
     for asked in (flow.residuals, flow.smallest_eigenvalue):
         with pytest.raises(ValueError, match="the clock of this trajectory falls"):
             asked(back)
+
+
+@every_method
+def test_gradients_of_the_way_back_are_right(method):
+    """Where z_0 came to lie and the density there, by the end that is followed back and by every parameter."""
+    flow, end = Flow(make("free", 2, 2), method, 2), normal(4, 2).requires_grad_()
+    names, values = zip(*flow.named_parameters(), strict=True)
+
+    def found(end, *values):
+        with _reparametrize_module(flow, dict(zip(names, values, strict=True))):
+            path = flow.rollout(end, Y, (2, 1, 0))
+            return path.z, path.log_det
+
+    assert torch.autograd.gradcheck(found, (end, *values), fast_mode=True)
+
+
+def test_the_score_of_the_pushed_prior_is_that_of_the_gaussian_that_it_is(make_quadratic):
+    """z' = (1 + q) z makes N(0, (1 + q)²) of N(0, 1), whose score is -z / (1 + q)²; it was once 0 everywhere."""
+    prior, z = PushforwardPrior(Flow(make_quadratic(double([0.7]).view(1, 1, 1)))), normal(4, 1).requires_grad_()
+    (score,) = torch.autograd.grad(prior.log_prob(z, 1.0, ALONE).sum(), z)
+    torch.testing.assert_close(score, -z.detach() / 1.7**2)
+
+
+def test_many_dimensions_may_shrink_without_counting_as_folded(make_quadratic):
+    """0.1^48 is 0 in single precision."""
+    flow = Flow(make_quadratic(-0.9 * torch.eye(48, dtype=torch.float64)[None])).float()
+    z = normal(4, 48).float()
+    torch.testing.assert_close(backwards(flow, flow.step(z, 0.0, ALONE.float()), y=ALONE.float()), z)
+
+
+def test_a_copy_takes_the_same_short_way_and_a_velocity_of_its_own_is_followed(monkeypatch):
+    """A copied method is equal to Euler's, not the same object."""
+    flow, z, taken = Flow(make("potential", 3, 2)), normal(4, 3), []
+    short = Potential.euler_path
+    monkeypatch.setattr(Potential, "euler_path", lambda *args: taken.append(0) or short(*args))
+    assert torch.equal(copy.deepcopy(flow).rollout(z, K, range(3)).z, flow.rollout(z, K, range(3)).z)
+    assert len(taken) == 2
+
+    class Damped(Potential):
+        def velocity(self, z, t, y):
+            return 0.5 * super().velocity(z, t, y)
+
+    damped = Damped(3, 2, 5, horizon=4).double()
+    damped.load_state_dict(flow.field.state_dict())
+    torch.testing.assert_close(Flow(damped).rollout(z, K, (0, 1)).velocity, 0.5 * flow.rollout(z, K, (0, 1)).velocity)
 
 
 def backwards(flow, z, frames=1, y=ALONE):

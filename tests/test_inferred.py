@@ -235,8 +235,32 @@ def test_bad_options_are_refused(build, options, message):
 
 def test_a_prior_for_another_number_of_fields_is_refused(build):
     parts = *encoder_and_decoder(LATENT), build().flow, DiffusionPrior(2)
-    with pytest.raises(ValueError, match="one diffusion coefficient a field, got 2 for 3 fields"):
+    with pytest.raises(ValueError, match="the prior needs as many transformations as the flow, got 2 for 3 fields"):
         InferredFlowVAE(*parts, inference=torch.nn.Identity(), posterior=GumbelSoftmax())
+    with pytest.raises(ValueError, match="the prior needs as many transformations as the flow, got 2 for 3 fields"):
+        FlowFactorizedVAE(*parts, hamilton_jacobi=0.0)
+
+
+def test_what_could_not_be_renumbered_after_training_is_refused_before_it(build, make_potential):
+    """A field that several transformations share has no row for each; nor has a network of another width."""
+    flow, named = build().flow, {"posterior": GumbelSoftmax(), "hamilton_jacobi": 0.0}
+    shared = Flow(MixedFields([make_potential(LATENT, 2), DivergenceFreeField(LATENT, 1)]))
+    own = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(K))
+    own(torch.zeros(1, 3, *SHAPE))
+    for moved, inference in ((shared, own), (flow, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, K + 1)))):
+        with pytest.raises(ValueError, match="a model that names 3 transformations needs 3 rows, one for each"):
+            InferredFlowVAE(*encoder_and_decoder(LATENT), moved, DiffusionPrior(K), inference=inference, **named)
+    with pytest.raises(ValueError, match="Identity has no parameters, so that its outputs keep their order"):
+        InferredFlowVAE(*encoder_and_decoder(LATENT), flow, DiffusionPrior(K), inference=torch.nn.Identity(), **named)
+    model = InferredFlowVAE(*encoder_and_decoder(LATENT), flow, DiffusionPrior(K), inference=own, **named)
+    before = own[-1].bias.detach().clone()
+    model.reorder(torch.tensor([1, 2, 0]))
+    assert torch.equal(own[-1].bias, before[[1, 2, 0]])
+
+
+def test_labels_are_refused_where_nothing_is_named(build):
+    with pytest.raises(ValueError, match="SpikeAndSlab names no k that a label could be held to"):
+        build(SpikeAndSlab(), classification=1.0)
 
 
 # --- some labels, and names ---------------------------------------------------------------------------------------

@@ -49,6 +49,8 @@ def test_errors_by_hand_on_two_pixels(make_fading):
     found = equivariance_errors({"no motion": persistence, "truth": lambda batch: batch.frames}, sequences)
     assert found["no motion"] == pytest.approx({"halve": (1.875 + 1) / 2, "still": 0})
     assert found["truth"] == {"halve": 0, "still": 0}
+    alone = equivariance_errors({"": persistence}, sequences.first(1).in_turns())[""]
+    assert alone == pytest.approx({"halve": 1.875, "still": math.nan}, nan_ok=True), "nothing is still, so nothing is 0"
     largest = equivariance_errors({"": persistence}, sequences, distance=lambda a, b: (a - b).abs().flatten(2).amax(2))
     assert largest[""] == pytest.approx({"halve": (0.5 + 0.75 + 0.4 + 0.6) / 2, "still": 0})
     with pytest.raises(ValueError, match=r"short must predict frames \(2, 3, 1, 1, 2\), got \(2, 2, 1, 1, 2\)"):

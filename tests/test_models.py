@@ -298,6 +298,12 @@ def test_a_step_of_poflow_works_out_no_determinant(build):
     model.terms(batch_of(2), generator())
 
 
+def test_poflow_is_refused_along_a_field_without_a_potential():
+    flow = Flow(FreeField(LATENT, K))
+    with pytest.raises(ValueError, match="PoFlow needs a flow along a potential, got one along a FreeField"):
+        poflow(encoder_and_decoder(LATENT), flow, SHAPE)
+
+
 def test_a_plane_wave_has_no_residual_at_its_own_speed(build):
     """u = sin(w·z - c‖w‖t), moved along by its own gradient."""
     w, c, model = torch.tensor([0.6, -1.1]), 0.7, build("poflow")
@@ -466,6 +472,17 @@ def test_msp_solves_for_the_matrix_that_moves_its_codes():
     torch.testing.assert_close(path.log_det[:, 1], 2 * 3 * torch.linalg.det(matrix).abs().log(), atol=1e-5, rtol=1e-5)
     back = model.rollout(path.z[:, 2], y, (3, 1, 0))
     torch.testing.assert_close(back.z[:, -1], z, atol=1e-4, rtol=1e-4)
+
+
+def test_between_two_frames_msp_moves_straight_and_arrives_where_whole_steps_do():
+    """By a quarter turn, two half steps of I + ½ (M - I) would shrink what they turn to half its size."""
+    model, z, turn = msp(), torch.randn(1, 6), torch.tensor([[0.0, -1.0, 1.0, 0.0]])
+    for clock in ((0.0, 1.0, 2.0), (2.0, 1.0, 0.0)):
+        whole, first, last = model.rollout(z, turn, clock), *clock[:2]
+        parts = model.rollout(z, turn, (first, 0.75 * first + 0.25 * last, 0.5 * (first + last), last, clock[2]))
+        torch.testing.assert_close(parts.z[:, [0, 3, 4]], whole.z)
+        torch.testing.assert_close(parts.z[:, 1], torch.lerp(whole.z[:, 0], whole.z[:, 1], 0.25))
+        torch.testing.assert_close(parts.log_det.cumsum(1)[:, [2, 3]], whole.log_det.cumsum(1))
 
 
 def test_msp_looks_at_no_k_and_predicts_from_two_frames_what_moves_linearly():

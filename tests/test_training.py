@@ -44,11 +44,12 @@ def same_weights(one, other):
     return torch.equal(*(nn.utils.parameters_to_vector(model.parameters()) for model in (one, other)))
 
 
-def test_the_seed_alone_decides_the_weights_and_the_global_random_state_is_left_alone():
+def test_the_seed_alone_decides_the_weights_and_the_global_random_state_is_left_alone(monkeypatch):
     torch.manual_seed(5)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("nor are those of GPUs seeded"))
     (first, _), (again, _), (other, _) = tiny_run(seed=1), tiny_run(seed=1), tiny_run(seed=2)
     drawn = torch.rand(3)
-    torch.manual_seed(5)
+    torch.default_generator.manual_seed(5)
     assert torch.equal(drawn, torch.rand(3))
     assert same_weights(first, again)
     assert not same_weights(first, other)
@@ -189,6 +190,12 @@ tiny_run(Path({str(path)!r}), steps=100)
         resumed, _ = tiny_run(str(path), steps=100, resume=True, save_every_seconds=1000)
     assert same_weights(tiny_run(steps=100)[0], resumed)
     assert [file.name for file in tmp_path.iterdir()] == ["killed.safetensors"]
+
+
+def test_settings_may_hold_tuples_which_a_file_gives_back_as_lists(tmp_path):
+    path, run = tmp_path / "run.safetensors", {"channels": (4, 8)}
+    whole, _ = tiny_run(path, run=run)
+    assert same_weights(whole, tiny_run(path, run=run, resume=True)[0])
 
 
 def test_resuming_another_run_or_weights_of_another_shape_is_refused(tmp_path):

@@ -145,10 +145,11 @@ def render_motion(
     for step in steps.to(start):
         matrices.append(step @ matrices[-1])
     count = len(matrices)
-    images = sequences.images[indices].repeat_interleave(count, 0)
+    images = sequences.images[indices.to(sequences.images.device)].repeat_interleave(count, 0)
     progress = torch.cat([torch.zeros(1, len(transformations)), changes.cumsum(0)]).to(start)
     pose = (start[:, None] + progress).flatten(0, 1)  # for the colours, which all commute
-    placed = place(images, torch.stack(matrices, 1).flatten(0, 1), pose, transformations)
+    matrices = torch.stack(matrices, 1).flatten(0, 1).to(images.device)
+    placed = place(images, matrices, pose.to(images.device), transformations)
     frames = placed.unflatten(0, (len(indices), count)).clamp(0, 1)
     return frames.flip(1) if motion.backwards else frames
 

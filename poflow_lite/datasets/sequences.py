@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +128,9 @@ class Sequences:
         ValueError: for T < 1, an unknown start, or names that are missing or come twice.
     """
 
+    change: Callable[[Batch], Batch] | None = None
+    """What every batch passes through, such as the coefficients that stand for its k; kept by all copies."""
+
     def __init__(
         self,
         names: Sequence[str],
@@ -203,7 +206,8 @@ class Sequences:
         times = torch.as_tensor(times)
         _require_times(times, self.horizon)
         frames = self.frames(indices, k, times, generator)
-        return Batch(frames, times, k, self.horizon, self.is_labelled(indices))
+        batch = Batch(frames, times, k, self.horizon, self.is_labelled(indices))
+        return batch if self.change is None else self.change(batch)
 
     def _require_motion(self, indices: Tensor, k: Tensor) -> None:
         if k.shape != indices.shape or k.is_floating_point() or indices.is_floating_point() or not indices.numel():

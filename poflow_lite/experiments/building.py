@@ -293,7 +293,7 @@ def build_model(
     require_known("model", model, MODELS)
     options = _checked_options(model, options_of(model) | settings.options)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return MODELS[model](settings, tuple(image_shape), transformations, **options)
 
 

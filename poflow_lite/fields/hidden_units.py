@@ -119,6 +119,11 @@ class HiddenUnits(nn.Module):
         self.inner_time = nn.Parameter(0.5 * torch.randn(transformations, width, features))  # v
         self.linear = nn.Parameter(torch.zeros(transformations, latent, features))  # C
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "velocity" in vars(cls) and "euler_path" not in vars(cls):
+            cls.euler_path = None  # of another velocity
+
     def velocity(self, z: Tensor, t: Tensor | float, y: Tensor) -> Tensor:
         """v = Σ_j tanh(h_j) r_j + M z + C φ̂(t): (B, d), latent units per frame."""
         phi = self._phi(times_of(self, z, t, y))

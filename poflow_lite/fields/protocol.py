@@ -75,7 +75,10 @@ def time_features(t: Tensor, horizon: float, frequencies: int, order: int = 0) -
 
 
 class Field(Protocol):
-    """What :class:`flows.Flow` asks of K velocity fields: z is (B, d), t a number or (B,) in frames, y (B, K)."""
+    """What :class:`flows.Flow` asks of K velocity fields: z is (B, d), t a number or (B,) in frames, y (B, K).
+
+    A field may also have ``euler_path(z, t, y, h)``, all points of n Euler steps at once, where that is cheaper.
+    """
 
     latent: int
     transformations: int

@@ -1,16 +1,8 @@
 """Flows on the latent space, the trajectories and densities that they make, and the priors that evolve beside them."""
 
-from poflow_lite.flows.flow import (
-    LOG_DETS,
-    METHODS,
-    Flow,
-    LatentOperator,
-    NotInvertible,
-    RungeKutta,
-    Trajectory,
-    log_det_identity_plus,
-)
+from poflow_lite.flows.flow import Flow, LatentOperator, NotInvertible, Trajectory, clock_of
 from poflow_lite.flows.priors import DiffusionPrior, PushforwardPrior, StaticPrior, with_exact_density
+from poflow_lite.flows.runge_kutta import LOG_DETS, METHODS, RungeKutta, log_det_identity_plus
 
 __all__ = [
     "LOG_DETS",
@@ -23,6 +15,7 @@ __all__ = [
     "RungeKutta",
     "StaticPrior",
     "Trajectory",
+    "clock_of",
     "log_det_identity_plus",
     "with_exact_density",
 ]

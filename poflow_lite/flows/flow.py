@@ -9,9 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from numbers import Integral
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 
 from poflow_lite.fields import Field, Force, mixing_weights
 from poflow_lite.fields.protocol import times_of
+from poflow_lite.flows.runge_kutta import LOG_DETS, METHODS, Passage, Stages, step_jacobians, weighted
 from poflow_lite.objectives import hamilton_jacobi_residual
 
 
@@ -28,6 +28,7 @@ class Trajectory:
     Attributes:
         z: (B, n+1, d), positions, ``z[:, 0]`` the start.
         velocity: (B, n, d), latent units per frame, where each step starts; of a step back, minus that where it ends.
+        clock: (n,), frames at which the velocities were taken: those of the starts, or held at the last trained step.
         weights: y (B, K), what moved them; as it was given, where no one asked.
         times: (n+1,), frames.
 
@@ -36,10 +37,16 @@ class Trajectory:
     """
 
     def __init__(
-        self, z: Tensor, log_det: Tensor | Callable[[], Tensor], velocity: Tensor, weights: Tensor, times: Tensor
+        self,
+        z: Tensor,
+        log_det: Tensor | Callable[[], Tensor],
+        velocity: Tensor,
+        weights: Tensor,
+        times: Tensor,
+        clock: Tensor | None = None,
     ):
         self.z, self.velocity, self.weights, self.times = z, velocity, weights, times
-        self._log_det = log_det
+        self.clock, self._log_det = times[:-1] if clock is None else clock, log_det
 
     @property
     def log_det(self) -> Tensor:
@@ -57,7 +64,7 @@ class Trajectory:
     def step_starts(self) -> tuple[Tensor, Tensor, Tensor]:
         """Where and when each step starts, in one batch: z (B n, d), t (B n,) and y (B n, K)."""
         batch, steps = self.velocity.shape[:2]
-        t = self.times[:-1].to(self.z).repeat(batch)
+        t = self.clock.to(self.z).repeat(batch)
         return self.z[:, :-1].flatten(0, 1), t, self.weights.repeat_interleave(steps, 0)
 
 
@@ -69,132 +76,17 @@ class LatentOperator(Protocol):
         ...
 
 
+def clock_of(times: Sequence[float]) -> list[float]:
+    """Times in frames as numbers; a ValueError unless they rise or fall all along, with one step at least."""
+    clock = [float(t) for t in times]
+    steps = [later - t for t, later in itertools.pairwise(clock)]
+    if not steps or not all(0 < (step if steps[0] > 0 else -step) < math.inf for step in steps):
+        raise ValueError(f"times must rise or fall all along, with one step at least, got {clock}; and be finite")
+    return clock
+
+
 class NotInvertible(ValueError):
     """A step of a flow cannot be undone: it folds space."""
-
-
-def log_det_identity_plus(hessian: Tensor) -> Tensor:
-    """log |det(I + H)|, exactly, by an LU factorisation.
-
-    To first order it is the trace of H (the Laplacian); it is never the logarithm of the row sums of I + H.
-
-    Args:
-        hessian: (..., d, d).
-
-    Returns:
-        (...), nats; -inf where I + H is singular.
-
-    Raises:
-        ValueError: for matrices that are not square.
-    """
-    if hessian.ndim < 2 or hessian.shape[-1] != hessian.shape[-2]:
-        raise ValueError(f"the Hessian must be (..., d, d), got {tuple(hessian.shape)}")
-    identity = torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
-    return torch.linalg.slogdet(identity + hessian).logabsdet
-
-
-# --- explicit Runge-Kutta steps -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RungeKutta:
-    """An explicit step z' = z + h Σ_i b_i v_i with stages v_i = v(z + h Σ_{j<i} a_ij v_j, t + c_i h).
-
-    Attributes:
-        nodes: c.
-        matrix: the rows of a, row i holding i numbers.
-        weights: b.
-        order: the error after a fixed time is O(h^order).
-    """
-
-    nodes: tuple[float, ...]
-    matrix: tuple[tuple[float, ...], ...]
-    weights: tuple[float, ...]
-    order: int
-
-
-METHODS: dict[str, RungeKutta] = {
-    "euler": RungeKutta((0.0,), ((),), (1.0,), 1),
-    "midpoint": RungeKutta((0.0, 0.5), ((), (0.5,)), (0.0, 1.0), 2),
-    "rk4": RungeKutta((0.0, 0.5, 0.5, 1.0), ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6), 4),
-}
-
-
-class _Passage(NamedTuple):
-    """S substeps in a row: sizes h (S,), also as numbers, times of their stages t (S, R), weights y (B, K)."""
-
-    sizes: list[float]
-    h: Tensor
-    t: Tensor
-    y: Tensor
-
-
-class _Stages(NamedTuple):
-    """Where S substeps evaluate the field: points z (B, S, R, d), times t (S, R), weights y (B, K), sizes h (S,)."""
-
-    z: Tensor
-    t: Tensor
-    y: Tensor
-    h: Tensor
-
-    def map(self, function: Callable[..., Tensor], *per_sample: Tensor) -> Tensor:
-        """``function(z, t, y, ...)`` at all points in one batch: (B, S, R, *whatever it returns)."""
-        repeated = [tensor.repeat_interleave(self.t.numel(), 0) for tensor in (self.y, *per_sample)]
-        found = function(self.z.flatten(0, 2), self.t.flatten().repeat(len(self.z)), *repeated)
-        return found.unflatten(0, self.z.shape[:3])
-
-
-# --- the change of log-density of each substep, (B, S) ------------------------------------------------------------
-
-
-def _step_jacobians(field: Field, stages: _Stages, method: RungeKutta) -> Tensor:
-    """M with I + M = ∂z'/∂z, the exact Jacobian of each numerical substep by the chain rule: (B, S, d, d)."""
-    jacobians, slopes, h = stages.map(field.jacobian).unbind(2), [], stages.h[:, None, None]
-    for jacobian, row in zip(jacobians, method.matrix, strict=True):
-        before = _weighted(row, slopes)
-        slopes.append(jacobian if before is None else jacobian + jacobian @ (h * before))
-    return h * _weighted(method.weights, slopes)
-
-
-def _weighted(weights: Sequence[float], tensors: Sequence[Tensor]) -> Tensor | None:
-    """Σ_i w_i x_i over the weights that are not 0; ``None`` if all are."""
-    total = None
-    for weight, tensor in zip(weights, tensors, strict=True):
-        if weight:
-            scaled = tensor if weight == 1 else weight * tensor
-            total = scaled if total is None else total + scaled
-    return total
-
-
-def _exact(field: Field, stages: _Stages, method: RungeKutta, _: torch.Generator | None) -> Tensor:
-    """log |det ∂z'/∂z| of the numerical step: the density is exact for the map that is made, however coarse."""
-    return log_det_identity_plus(_step_jacobians(field, stages, method))
-
-
-def _trace(field: Field, stages: _Stages, method: RungeKutta, _: torch.Generator | None) -> Tensor:
-    """∫ ∇·v dt along the path by the step's own quadrature: the density of the continuous-time flow."""
-    return stages.h * (stages.map(field.divergence) @ stages.z.new_tensor(method.weights))
-
-
-def _hutchinson(field: Field, stages: _Stages, method: RungeKutta, generator: torch.Generator | None) -> Tensor:
-    """The same with ∇·v estimated by eᵀ(∂v/∂z)e, one random e of ±1 for each path (Hutchinson 1990; Grathwohl 2019)."""
-    shape = (len(stages.z), stages.z.shape[-1])
-    signs = 2 * torch.randint(0, 2, shape, generator=generator, device=stages.z.device).to(stages.z) - 1
-    traces = torch.einsum("bsrd,bd->bsr", stages.map(field.jvp, signs), signs)
-    return stages.h * (traces @ stages.z.new_tensor(method.weights))
-
-
-def _none(field: Field, stages: _Stages, method: RungeKutta, _: torch.Generator | None) -> Tensor:
-    """0, as if volumes never changed. Wrong on purpose, unless the field is divergence-free: it is for the ablation."""
-    return stages.z.new_zeros(stages.z.shape[:2])
-
-
-LOG_DETS: dict[str, Callable[..., Tensor]] = {
-    "exact": _exact,
-    "trace": _trace,
-    "hutchinson": _hutchinson,
-    "none": _none,
-}
 
 
 def _require_rising(trajectory: Trajectory) -> None:
@@ -250,11 +142,8 @@ class Flow(nn.Module):
                 that is found: its Jacobian has a determinant ≤ 0, or is symmetric with an eigenvalue ≤ 0. Other
                 pre-images may exist unnoticed where the fold lies elsewhere: see :meth:`smallest_eigenvalue`.
         """
-        clock = [float(t) for t in times]
-        steps = list(itertools.pairwise(clock))
-        backwards = len(clock) > 1 and clock[-1] < clock[0]
-        if len(clock) < 2 or not all(0 < ((t - later) if backwards else (later - t)) < math.inf for t, later in steps):
-            raise ValueError(f"times must rise or fall all along, with one step at least, got {clock}; and be finite")
+        clock = clock_of(times)
+        steps, backwards = list(itertools.pairwise(clock)), clock[-1] < clock[0]
         if not z.is_floating_point():
             raise ValueError(f"z must be floating-point, got {tuple(z.shape)} of {z.dtype}")
         y = mixing_weights(y, self.field.transformations).to(z)
@@ -264,11 +153,12 @@ class Flow(nn.Module):
         positions, velocity, points = follow(z, passage)
 
         def log_det() -> Tensor:
-            stages = _Stages(points.unflatten(1, passage.t.shape), passage.t, y, passage.h)
+            stages = Stages(points.unflatten(1, passage.t.shape), passage.t, y, passage.h)
             found = self._log_det(self.field, stages, self.method, generator).unflatten(1, (len(steps), -1)).sum(2)
             return -found if backwards else found
 
-        return Trajectory(positions, log_det, velocity, y, torch.tensor(clock, dtype=z.dtype))
+        held = None if backwards else passage.t[:: self.substeps, 0]
+        return Trajectory(positions, log_det, velocity, y, torch.tensor(clock, dtype=z.dtype), held)
 
     def residuals(self, trajectory: Trajectory, force: Force | None = None) -> Tensor:
         """R = ∂_t u + ½‖∇u‖² - f where each step starts, for a field with a potential and a rising clock: (B, n)."""
@@ -291,25 +181,27 @@ class Flow(nn.Module):
         for step in range(z.shape[1] - 1):
             points = torch.stack(self._cross(z[:, step], passage, step)[1], 1)
             own = slice(step * self.substeps, (step + 1) * self.substeps)
-            stages = _Stages(points.unflatten(1, (self.substeps, -1)), passage.t[own], y, passage.h[own])
-            jacobians = _step_jacobians(self.field, stages, self.method)
+            stages = Stages(points.unflatten(1, (self.substeps, -1)), passage.t[own], y, passage.h[own])
+            jacobians = step_jacobians(self.field, stages, self.method)
             lowest.append(1 + torch.linalg.eigvalsh(0.5 * (jacobians + jacobians.mT))[..., 0].amin(1))
         return torch.stack(lowest, 1)
 
-    def _passage(self, steps: Sequence[tuple[float, float]], z: Tensor, y: Tensor) -> _Passage:
+    def _passage(self, steps: Sequence[tuple[float, float]], z: Tensor, y: Tensor) -> Passage:
         """What crossing the given (t, later) takes, for particles like z moved by y."""
         sizes, times = [], []
         for t, later in steps:
             h = (later - t) / self.substeps
-            begin = min(t, self.field.horizon - min(later - t, 1.0))  # never later than the last that was trained
+            end = self.field.horizon  # beyond the last step that was trained, the clock is held
+            begin = min(t, end - min(later - t, 1.0))
             sizes += [h] * self.substeps
-            times += [[begin + i * h + node * h for node in self.method.nodes] for i in range(self.substeps)]
-        return _Passage(sizes, *(torch.tensor(x, dtype=z.dtype, device=z.device) for x in (sizes, times)), y)
+            times += [[min(begin + i * h + node * h, end) for node in self.method.nodes] for i in range(self.substeps)]
+        return Passage(sizes, *(torch.tensor(x, dtype=z.dtype, device=z.device) for x in (sizes, times)), y)
 
-    def _follow(self, z: Tensor, passage: _Passage) -> tuple[Tensor, Tensor, Tensor]:
+    def _follow(self, z: Tensor, passage: Passage) -> tuple[Tensor, Tensor, Tensor]:
         """Positions (B, n+1, d), velocities (B, n, d) and the points of all stages (B, S R, d) from z on."""
-        if self.method is METHODS["euler"] and hasattr(self.field, "euler_path"):
-            path = self.field.euler_path(z, passage.t[:, 0], passage.y, passage.sizes)
+        quickly = getattr(self.field, "euler_path", None)
+        if self.method == METHODS["euler"] and quickly is not None:
+            path = quickly(z, passage.t[:, 0], passage.y, passage.sizes)
             velocity = path.diff(dim=1) / passage.h[:, None]
             return path[:, :: self.substeps], velocity[:, :: self.substeps], path[:, :-1]
         positions, slopes, points = [z], [], []
@@ -320,7 +212,7 @@ class Flow(nn.Module):
             points += passed
         return tuple(torch.stack(parts, 1) for parts in (positions, slopes, points))
 
-    def _cross(self, z: Tensor, passage: _Passage, step: int) -> tuple[Tensor, list[Tensor], Tensor]:
+    def _cross(self, z: Tensor, passage: Passage, step: int) -> tuple[Tensor, list[Tensor], Tensor]:
         """One step of the clock: where it ends, the points of all its stages, and the velocity at its start."""
         points, first = [], None
         for substep in range(step * self.substeps, (step + 1) * self.substeps):
@@ -329,38 +221,46 @@ class Flow(nn.Module):
             first = slope if first is None else first
         return z, points, first
 
-    def _substep(self, z: Tensor, passage: _Passage, substep: int) -> tuple[Tensor, list[Tensor], Tensor]:
+    def _substep(self, z: Tensor, passage: Passage, substep: int) -> tuple[Tensor, list[Tensor], Tensor]:
         """One Runge-Kutta step: where it ends, the points (B, d) of its stages, its first slope."""
         slopes, points, h = [], [], passage.sizes[substep]
         for t, row in zip(passage.t[substep], self.method.matrix, strict=True):
-            before = _weighted(row, slopes)
+            before = weighted(row, slopes)
             points.append(z if before is None else torch.add(z, before, alpha=h))
             slopes.append(self.field.velocity(points[-1], t, passage.y))
-        return torch.add(z, _weighted(self.method.weights, slopes), alpha=h), points, slopes[0]
+        return torch.add(z, weighted(self.method.weights, slopes), alpha=h), points, slopes[0]
 
     # --- backwards ---------------------------------------------------------------------------------------------------
 
-    def _follow_back(self, z: Tensor, passage: _Passage) -> tuple[Tensor, Tensor, Tensor]:
+    def _follow_back(self, z: Tensor, passage: Passage) -> tuple[Tensor, Tensor, Tensor]:
         """:meth:`_follow` to where z came from: the way there crosses the passage's steps, the way back is theirs."""
         positions, slopes, points = [z], [], []
         for step in range(len(passage.sizes) // self.substeps):
-            positions.append(self._uncross(positions[-1], passage, step))
+            z = positions[-1]
+            for substep in reversed(range(step * self.substeps, (step + 1) * self.substeps)):
+                z = self._undo(z, passage, substep)
+            positions.append(z)
             _, passed, slope = self._cross(positions[-1], passage, step)
             slopes.append(-slope)
             points += passed
         return tuple(torch.stack(parts, 1) for parts in (positions, slopes, points))
 
-    @torch.no_grad()
-    def _uncross(self, z: Tensor, passage: _Passage, step: int) -> Tensor:
-        """The point from which one step of the clock ends in z."""
-        if not z.isfinite().all():
-            raise ValueError("z holds NaN or infinite coordinates, which no particle can have come to")
-        for substep in reversed(range(step * self.substeps, (step + 1) * self.substeps)):
-            z = self._undo(z, passage, substep)
-        return z
+    def _undo(self, target: Tensor, passage: Passage, substep: int) -> Tensor:
+        """The pre-image z of ``target`` under a substep, with its gradients where they are asked for.
 
-    def _undo(self, target: Tensor, passage: _Passage, substep: int, iterations: int = 50) -> Tensor:
-        """The pre-image of ``target`` under a substep, to about ¾ of the dtype's digits."""
+        By the implicit function theorem these are those of one more step of Newton's from a z that is held fixed.
+        """
+        if not target.isfinite().all():
+            raise ValueError("z holds NaN or infinite coordinates, which no particle can have come to")
+        z, jacobian = self._search(target, passage, substep)
+        if not torch.is_grad_enabled():
+            return z
+        missed = self._substep(z, passage, substep)[0] - target
+        return z - torch.linalg.solve(jacobian, missed[..., None])[..., 0]
+
+    @torch.no_grad()
+    def _search(self, target: Tensor, passage: Passage, substep: int, iterations: int = 50) -> tuple[Tensor, Tensor]:
+        """That z, to about ¾ of the dtype's digits, and the Jacobian of the substep there, (B, d, d)."""
         tolerance = torch.finfo(target.dtype).eps ** 0.75 * (1 + target.norm(dim=1))
         own = slice(substep, substep + 1)
         z = target - passage.h[own] * self.field.velocity(target, passage.t[substep, 0], passage.y)  # to first order
@@ -368,25 +268,26 @@ class Flow(nn.Module):
         for _ in range(iterations):
             end, points, _ = self._substep(z, passage, substep)
             error = (end - target).norm(dim=1)
-            stages = _Stages(torch.stack(points, 1)[:, None], passage.t[own], passage.y, passage.h[own])
-            jacobian = identity + _step_jacobians(self.field, stages, self.method)[:, 0]
+            stages = Stages(torch.stack(points, 1)[:, None], passage.t[own], passage.y, passage.h[own])
+            jacobian = identity + step_jacobians(self.field, stages, self.method)[:, 0]
             if (error <= tolerance).all():
                 break
             direction = torch.linalg.solve_ex(jacobian, (end - target)[..., None])[0][..., 0]
             z = self._backtrack(z, direction, target, passage, substep, error)
         lowest = 0.5 * torch.linalg.eigvalsh(jacobian + jacobian.mT)[:, 0]
         symmetric = (jacobian - jacobian.mT).abs().amax((1, 2)) <= tolerance
-        bad = ~(error <= tolerance) | (torch.linalg.det(jacobian) <= 0) | (symmetric & (lowest <= 0))
+        folded = torch.linalg.slogdet(jacobian).sign <= 0  # of many dimensions the determinant itself would underflow
+        bad = ~(error <= tolerance) | folded | (symmetric & (lowest <= 0))
         if bad.any():
             raise NotInvertible(
                 f"the step at t = {passage.t[substep, 0]:g} cannot be undone at {int(bad.sum())} of {len(z)} points: "
                 f"it folds space there (smallest eigenvalue of its Jacobian {lowest.min():.2g}, it must be positive). "
                 "Use more substeps, or a flow trained with a larger Hamilton-Jacobi weight"
             )
-        return z
+        return z, jacobian
 
     def _backtrack(
-        self, z: Tensor, direction: Tensor, target: Tensor, passage: _Passage, substep: int, error: Tensor
+        self, z: Tensor, direction: Tensor, target: Tensor, passage: Passage, substep: int, error: Tensor
     ) -> Tensor:
         """z minus the longest of the steps 1, ½, ¼, … along ``direction`` that brings each point closer."""
         best, pending = z, torch.ones_like(error, dtype=torch.bool)

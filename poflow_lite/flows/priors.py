@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poflow_lite.flows.flow import LOG_DETS, Flow, Trajectory
+from poflow_lite.flows.flow import Flow, Trajectory
+from poflow_lite.flows.runge_kutta import LOG_DETS
 from poflow_lite.objectives import diagonal_normal
 
 

@@ -93,8 +93,8 @@ def with_coefficients(sequences: Sequences, change: Callable[[Batch], Batch]) ->
 
     So whatever measures a model that is told k measures one that reads its motion off frames.
     """
-    asked = copy.copy(sequences)
-    asked.batch = lambda *arguments, **options: change(sequences.batch(*arguments, **options))
+    asked, before = copy.copy(sequences), sequences.change
+    asked.change = change if before is None else lambda batch: change(before(batch))
     return asked
 
 

@@ -99,7 +99,7 @@ def order_gaps(
         generator = torch.Generator().manual_seed(seed)
         rendered = render_motion(sequences, torch.arange(len(sequences)), motion, generator)
         start = model.encode(rendered[:, 0].to(device)).mean
-        true[i, j], learned[i, j] = rendered[:, -1], model.decode(carry(start, motion)[:, -1]).mean.cpu()
+        true[i, j], learned[i, j] = rendered[:, -1].cpu(), model.decode(carry(start, motion)[:, -1]).mean.cpu()
 
     def table(first: dict, second: dict, swapped: bool) -> Tensor:
         values = torch.zeros(len(names), len(names))

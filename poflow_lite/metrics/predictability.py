@@ -27,7 +27,7 @@ def generated_pairs(
     pairs, labels = [], []
     for k, batch in every_sequence(sequences.first(images), batch_size, seed):
         pairs.append(predictor(batch)[:, [0, -1]])
-        labels.append(torch.full((len(batch),), k))  # what is asked for may be coefficients in place of k
+        labels.append(torch.full((len(batch),), k, device=pairs[-1].device))  # batch.k may be coefficients
     return torch.cat(pairs), torch.cat(labels)
 
 
@@ -87,7 +87,7 @@ def _accuracy(inputs: Tensor, k: Tensor, trained: int, epochs: int, seed: int, b
     generator = torch.Generator().manual_seed(seed)
     fitted, held_out = torch.randperm(len(inputs), generator=generator).split([trained, len(inputs) - trained])
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         network = _network(inputs.shape[1], int(k.max()) + 1).to(inputs)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     for _ in range(epochs):

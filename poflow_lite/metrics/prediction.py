@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -118,12 +119,14 @@ def equivariance_errors(
         device: where batches are put before they are predicted; once for all predictors.
 
     Returns:
-        Predictor name ↦ transformation name ↦ error summed over T frames, by default in pixel intensities.
+        Predictor name ↦ transformation name ↦ error summed over T frames, by default in pixel intensities; NaN for a
+        transformation that moves none of these images.
 
     Raises:
         ValueError: if a predictor returns frames of another shape.
     """
-    totals = {predictor: dict.fromkeys(sequences.names, 0.0) for predictor in predictors}
+    moved = {name for k, name in enumerate(sequences.names) if len(sequences.of(k))}
+    totals = {who: {name: 0.0 if name in moved else math.nan for name in sequences.names} for who in predictors}
     for k, batch in every_sequence(sequences, batch_size, seed, progress):
         batch = batch.to(device)
         for name, predictor in predictors.items():

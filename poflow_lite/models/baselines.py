@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from poflow_lite.datasets import Batch
-from poflow_lite.flows import Trajectory
+from poflow_lite.flows import Trajectory, clock_of
 from poflow_lite.io import require_weights
 from poflow_lite.models.vae import VAE
 from poflow_lite.objectives import Terms, gaussian_kl, laplace_transition_kl, reparameterize, total_correlation
@@ -203,7 +203,7 @@ class TopographicVAE(VAE):
 
         Between two frames the rolled latents are interpolated, and counted as volume-preserving there too.
         """
-        clock, path = [float(t) for t in times], []
+        clock, path = clock_of(times), []
         for turned in (t - clock[0] for t in clock):
             before = math.floor(turned)
             ends = [torch.cat([self.roll(half, n) for half in z.chunk(2, -1)], -1) for n in (before, before + 1)]

@@ -44,8 +44,8 @@ class FlowFactorizedVAE(VAE):
         initial: λ_0, weight of the paper's initial condition ∇u^k(z_0, 0) = 0.
 
     Raises:
-        ValueError: for a weight that is negative or not finite, or a Hamilton-Jacobi penalty on a flow that does not
-            follow a potential.
+        ValueError: for a weight that is negative or not finite, a Hamilton-Jacobi penalty on a flow that does not
+            follow a potential, or a prior of another number of transformations than the flow's field.
     """
 
     motion = "flow"
@@ -72,6 +72,9 @@ class FlowFactorizedVAE(VAE):
                 f"the Hamilton-Jacobi penalty needs a flow along a potential, got one along a "
                 f"{type(flow.field).__name__}: set hamilton_jacobi to 0, or use a Potential"
             )
+        fields, priors = flow.field.transformations, prior.transformations
+        if fields != priors:
+            raise ValueError(f"the prior needs as many transformations as the flow, got {priors} for {fields} fields")
         self.flow, self.prior, self.force = flow, prior, force
         self.hamilton_jacobi, self.autoencoding, self.initial = hamilton_jacobi, autoencoding, initial
         self.consistency = consistency

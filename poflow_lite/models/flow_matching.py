@@ -8,6 +8,7 @@ optimal transport (Tong et al. 2024; Pooladian et al. 2023) or at random.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -151,8 +152,8 @@ def match_flow(
         field: a velocity field that is a module, with one transformation for each of the latents'.
         latents: z_t of training sequences, (K, N, T+1, d), as :func:`operators.training_latents` finds them.
         coupling: one of :data:`COUPLINGS`.
-        steps, batch_size, learning_rate: optimiser steps; points of a step, in groups of up to 64 that are coupled
-            among themselves; Adam's peak rate.
+        steps, batch_size, learning_rate: optimiser steps; points of a step, in equal groups of up to 64 that are
+            coupled among themselves, so that a few may be left out; Adam's peak rate.
         seed: determines all draws; the field's initial weights are the caller's.
         method, substeps: of the flow. The field is a velocity at every time, not the displacement of a whole frame, so
             one Euler step a frame is not enough where paths bend.
@@ -177,10 +178,10 @@ def match_flow(
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    latents, groups = latents.detach(), max(1, batch_size // 64)
+    latents, groups = latents.detach(), math.ceil(batch_size / 64)
     fit(
         FlowMatching(field),
-        lambda generator: sample_displacements(latents, coupling, generator, groups, min(batch_size, 64)),
+        lambda generator: sample_displacements(latents, coupling, generator, groups, batch_size // groups),
         Schedule(steps, learning_rate, warmup=min(100, steps), clip=100.0),
         seed=seed,
         device=latents.device,

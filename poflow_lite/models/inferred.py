@@ -177,7 +177,8 @@ class InferredFlowVAE(FlowFactorizedVAE):
 
     Args:
         parts: encoder, decoder, flow, prior, force, as for :class:`FlowFactorizedVAE`.
-        inference: frames (B, n, C, H, W), frame 0 first, ↦ raw outputs of the posterior.
+        inference: frames (B, n, C, H, W), frame 0 first, ↦ raw outputs of the posterior. Where these name k, the last
+            of its modules that has parameters makes them, a row for each k.
         posterior: :class:`GumbelSoftmax` or :class:`SpikeAndSlab`.
         kl_weight: λ.
         balance: λ_bal, nats per nat; where the posterior says so, it falls linearly to 0 over the annealing.
@@ -189,7 +190,7 @@ class InferredFlowVAE(FlowFactorizedVAE):
 
     Raises:
         ValueError: for temperatures that are not positive and finite, an annealing below 1 step, a weight that is
-            negative or not finite, or a prior of another number of transformations than the flow's field.
+            negative or not finite, a classification without names, or parts that :meth:`reorder` could not renumber.
     """
 
     def __init__(
@@ -210,13 +211,15 @@ class InferredFlowVAE(FlowFactorizedVAE):
         if annealing < 1:
             raise ValueError(f"annealing must last at least 1 step, got {annealing}")
         require_weights(kl_weight=kl_weight, balance=balance, classification=classification)
-        fields, diffusions = self.flow.field.transformations, self.prior.transformations
-        if fields != diffusions:
-            raise ValueError(f"the prior needs one diffusion coefficient a field, got {diffusions} for {fields} fields")
+        if classification and not posterior.names_k:
+            raise ValueError(
+                f"{type(posterior).__name__} names no k that a label could be held to: classification is 0"
+            )
         self.inference, self.posterior = inference, posterior
         self.kl_weight, self.balance, self.classification = kl_weight, balance, classification
         self.temperature, self.annealing = temperature, annealing
         self.register_buffer("steps_taken", torch.zeros((), dtype=torch.long))
+        self._require_rows()
 
     @property
     def names_k(self) -> bool:
@@ -269,7 +272,24 @@ class InferredFlowVAE(FlowFactorizedVAE):
         count = self.flow.field.transformations
         if sorted(indices.tolist()) != list(range(count)):
             raise ValueError(f"indices must hold each of 0..{count - 1} once, got {indices.tolist()}")
-        per_index = [*self.flow.parameters(), *self.prior.parameters(), *self.inference.network[-1].parameters()]
-        per_index += [] if self.force is None else self.force.network[-1].parameters()
-        for parameter in per_index:
+        for parameter in self._per_index():
             parameter.copy_(parameter[indices])
+
+    def _per_index(self) -> list[nn.Parameter]:
+        """The parameters that hold a row for each transformation, those of a network's last layer among them."""
+        found = [*self.flow.parameters(), *self.prior.parameters()]
+        for network in (self.inference, *([] if self.force is None else [self.force])):
+            layers = [own for module in network.modules() if (own := [*module.parameters(recurse=False)])]
+            if not layers:
+                raise ValueError(f"{type(network).__name__} has no parameters, so that its outputs keep their order")
+            found += layers[-1]
+        return found
+
+    def _require_rows(self) -> None:
+        """Raise a ValueError if this model names k and :meth:`reorder`, after training, would fail or do harm."""
+        count = self.flow.field.transformations
+        if self.names_k and (other := [tuple(p.shape) for p in self._per_index() if p.shape[:1] != (count,)]):
+            raise ValueError(
+                f"a model that names {count} transformations needs {count} rows, one for each, in all parameters of "
+                f"flow and prior and in the last layer of the networks, got {', '.join(map(str, other))}"
+            )

@@ -135,7 +135,7 @@ def train_transport(
     """
     sample_pair(pair, 1, torch.Generator())  # an unknown pair is refused before anything is built
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         flow = Flow(Potential(2, 1, width, horizon=horizon, init_scale=1.5))
         pull = Force(2, 1, horizon=horizon) if force else None
     transport = LearnedTransport(flow, horizon, pull, **weights)

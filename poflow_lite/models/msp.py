@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from poflow_lite.datasets import Batch
-from poflow_lite.flows import Trajectory
+from poflow_lite.flows import Trajectory, clock_of
 from poflow_lite.io import require_weights
 from poflow_lite.models.vae import VAE
 from poflow_lite.objectives import Terms, gaussian_kl, reparameterize
@@ -80,26 +79,25 @@ class MSP(VAE):
         """z (B, d) carried along a clock by M = y (B, a²); between two frames Z moves straight.
 
         Raises:
-            ValueError: for y of another shape: this model is told no k, but takes what :meth:`infer` gives.
+            ValueError: for y of another shape: this model is told no k, but takes what :meth:`infer` gives; or for a
+                clock that stands, turns or has no step.
         """
         if y.shape != (len(z), self.rows**2) or not y.is_floating_point():
             raise ValueError(
                 f"MSP is moved by matrices y ({len(z)}, {self.rows**2}), as infer(frames) gives, or the batch of "
                 f"metrics.with_own_coefficients(model, batch); got {tuple(y.shape)} of {y.dtype}"
             )
-        clock = [float(t) for t in times]
-        matrix = y.unflatten(1, (self.rows, self.rows))
-        path, log_det, eye = [self._matrix(z)], [], torch.eye(self.rows).to(matrix)
-        for t, later in itertools.pairwise(clock):
-            step = matrix if later > t else torch.linalg.inv(matrix)
-            whole, part = divmod(abs(later - t), 1.0)
-            step = torch.linalg.matrix_power(step, int(whole)) @ (eye + part * (step - eye))
-            path.append(step @ path[-1])
-            log_det.append(path[0].shape[2] * torch.linalg.slogdet(step).logabsdet)
-        moved = torch.stack(path, 1).flatten(2)
-        clock = torch.tensor(clock, dtype=z.dtype)
+        clock, matrix = clock_of(times), y.unflatten(1, (self.rows, self.rows))
+        step, eye = matrix if clock[-1] > clock[0] else torch.linalg.inv(matrix), torch.eye(self.rows).to(matrix)
+        place, frame, path, log_det = self._matrix(z), 0, [], []
+        for elapsed in (abs(t - clock[0]) for t in clock):
+            place = torch.linalg.matrix_power(step, int(elapsed) - frame) @ place
+            frame, within = int(elapsed), elapsed % 1 * (step - eye)  # straight to where the next frame will be
+            path.append(place + within @ place)
+            log_det.append(frame * torch.linalg.slogdet(step).logabsdet + torch.linalg.slogdet(eye + within).logabsdet)
+        moved, clock = torch.stack(path, 1).flatten(2), torch.tensor(clock, dtype=z.dtype)
         velocity = moved.diff(dim=1) / clock.diff().abs().to(moved)[:, None]
-        return Trajectory(moved, torch.stack(log_det, 1), velocity, y, clock)
+        return Trajectory(moved, place.shape[2] * torch.stack(log_det, 1).diff(dim=1), velocity, y, clock)
 
     def terms(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         """The terms of the objective, from frames 0, 1 and drawn ones: (B,) each."""

@@ -36,7 +36,7 @@ class PoFlow(VAE):
         wave, initial, jacobian, classification: λ_wave, λ_0, λ_J, λ_k.
 
     Raises:
-        ValueError: for a weight that is negative or not finite.
+        ValueError: for a weight that is negative or not finite, or a flow that follows no potential.
     """
 
     motion = "flow"
@@ -56,6 +56,8 @@ class PoFlow(VAE):
     ):
         super().__init__(encoder, decoder, likelihood, beta)
         require_weights(wave=wave, initial=initial, jacobian=jacobian, classification=classification)
+        if not hasattr(flow.field, "second_time_derivative"):
+            raise ValueError(f"PoFlow needs a flow along a potential, got one along a {type(flow.field).__name__}")
         self.flow, self.classifier = flow, classifier
         self.wave, self.initial, self.jacobian, self.classification = wave, initial, jacobian, classification
         self.raw_speed = nn.Parameter(torch.zeros(flow.field.transformations))

@@ -134,7 +134,7 @@ def _supervised(folder: Path, training: Sequences, held_out: Sequences, cell: Ce
 def _sparse(folder: Path, training: Sequences, held_out: Sequences, cell: Cell) -> Rows:
     r = recipe(cell["data"], cell["budget"], "beta-vae", **cell["settings"])
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(cell["seed"])
+        torch.default_generator.manual_seed(cell["seed"])
         model = sparse_flow(r, training.image_shape, len(training.names), **cell["options"])
     drawn = {"batch_size": r.batch_size, "frames": r.frames, "seed": cell["seed"], "device": cell["device"]}
     how = {"record": {"model": "sparse-flow", **cell}, "resume": True, "progress": False}
@@ -166,7 +166,7 @@ def _matching(folder: Path, training: Sequences, held_out: Sequences, cell: Cell
     for coupling in COUPLINGS:
         name, began = f"β-VAE, matched flow, {coupling}", time.perf_counter()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             field = FreeField(r.latent, len(training.names), r.width, horizon=r.horizon, frequencies=r.frequencies)
         flow = match_flow(field, latents, coupling, seed=seed, progress=False, **cell["options"])
         seconds[name] = time.perf_counter() - began
