@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -155,6 +158,20 @@ class PatchDecoder(nn.Module):
         )
 
     forward = ConvDecoder.forward
+
+
+_DRAWING = threading.Lock()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Initial weights from a seed; the global random state is left as it was, and that of GPUs alone.
+
+    One thread at a time: they share that state.
+    """
+    with _DRAWING, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 class TransformationEncoder(nn.Module):

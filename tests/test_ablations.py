@@ -75,6 +75,16 @@ def test_what_the_data_cannot_have_is_left_out_with_a_reason():
     assert "16" in left_out["horizon: T = 16"]
 
 
+def test_a_change_of_all_leaves_out_the_variants_that_it_does_not_fit_whichever_groups_are_chosen(by_hand):
+    how = {"budget": "smoke", "changes": {"field": "free", "hamilton_jacobi": 0.0}}
+    cells = ablations.cells(groups=["width"], seeds=(0,), **how)
+    assert list(cells) == ["standard-seed-0", "width-8-seed-0", "width-256-seed-0"]
+    by_hand["settings"] = {"data": "digits", "groups": ["hamilton-jacobi"], **how}
+    text = "\n".join(ablations.notes(by_hand))
+    assert "Left out: hamilton-jacobi: λ_HJ = 1 (hamilton_jacobi = 1.0 needs a potential" in text
+    assert "λ_HJ = 0 (" not in text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -183,7 +193,7 @@ def test_a_likelihood_above_its_ceiling_is_left_empty_and_other_errors_are_not_h
         def log_likelihood(*arguments, **options):
             raise error
 
-        monkeypatch.setattr(ablations, "log_likelihood", log_likelihood)
+        monkeypatch.setattr(experiments.runs, "log_likelihood", log_likelihood)
 
     fails_with(metrics.AboveCeiling("too high"))
     assert measured(flow)["log_likelihood"] is None
@@ -347,10 +357,11 @@ def test_the_table_shows_what_was_measured_with_its_difference_beside_it_bold_by
 def test_the_notes_tell_the_sizes_that_were_measured_and_which_likelihood_a_reading_lacks(by_hand):
     by_hand["settings"] |= {"likelihood_images": 200}
     by_hand["cells"][0]["settings"] |= {"likelihood_images": 16}  # the recipe's, which the study does not use
-    by_hand["cells"][4]["log_likelihood"] = {"sequence": -2170.0, "frame": {}}
+    by_hand["cells"][4] |= {"log_likelihood": {"sequence": -2170.0, "frame": {}}}
+    by_hand["cells"][4]["settings"] |= {"field": "free", "steps": 8}
     text = "\n".join(ablation_tables.notes(by_hand))
-    assert "likelihood_images 200" in text
-    assert "likelihood_images 16" not in text
+    assert "\nStandard: steps 7, field gradient, likelihood_images 200.\n" in text
+    assert text.endswith("\nWhat differs from it: field: free (steps 8, field free).")
     assert "Frame is empty where the prior is pushed forward" in text
 
 

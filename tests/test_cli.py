@@ -187,6 +187,26 @@ def test_a_study_prints_its_table_and_names_a_cell_that_failed(toy, tmp_path):
     assert "out of luck" in (tmp_path / "cell-13" / "error.txt").read_text()
 
 
+def test_running_all_records_anew_names_the_cells_that_failed(run, tmp_path, monkeypatch):
+    results = {
+        "mine": {"study": "toy", "cells": [1, 2], "failed": {"cell-13": "out of luck"}},
+        "yours": {"study": "toy", "cells": [1], "failed": {}},
+    }
+    monkeypatch.setattr("poflow_lite.studies.records.run_again", lambda *asked, **how: results)
+    code, out, err = run("study", "all", "--out", tmp_path)
+    assert (code, f"{tmp_path / 'yours'}: toy, 1 cells" in out) == (1, True)
+    assert err.startswith(f"error: 1 cells failed (mine/cell-13): their error.txt in {tmp_path} says why")
+
+
+def test_all_are_those_of_the_study_and_not_the_few_of_smoke(run, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        studies, "run_study", lambda study, folder, **asked: seen.update(asked) or {"cells": [], "failed": {}}
+    )
+    assert run("study", "tuning", "--budget", "smoke", "--set", "models=all")[0] == 0
+    assert seen["models"] == studies.settings_of(studies.STUDIES["tuning"])["models"]
+
+
 @pytest.mark.parametrize("arguments", [(), ("--list",), ("cost", "--list")])
 def test_studies_are_listed_with_their_settings(run, arguments):
     code, out, _ = run("study", *arguments)
@@ -248,6 +268,10 @@ def test_the_command_that_stands_beside_a_record_asks_for_its_settings(run, monk
             "vary must be a valid mapping, such as beta=0.03,0.1, got 'beta'",
         ),
         (["study", "comparison", "--set", "scores=some"], "scores must be a valid boolean, got 'some'"),
+        (
+            ["study", "comparison", "--set", "vary=horizon=4,8"],
+            "horizon cannot vary within a table: each value is another",
+        ),
         (["study", "comparison", "--jobs", "0"], "jobs must be at least 1, got 0"),
         (["study", "comparison", "--backend", "slurm"], "unknown backend 'slurm'; known: loky, dask, ray"),
         (["study", "ablations", "--set", "groups=colour"], "unknown group 'colour'; known: hamilton-jacobi, force"),

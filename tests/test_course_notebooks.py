@@ -316,7 +316,7 @@ def sound():
     """The smallest lesson without a problem, as a dictionary."""
     header = "# T\n**You will** a\n**Before this** b\n**Notation** c\n**Run time** under 9 s\n**Needs** d"
     filler = [new_markdown_cell(f"text {i}") for i in range(34)]
-    quiz = new_markdown_cell("## Quiz\n" + "<details>x</details>\n" * 5)
+    quiz = new_markdown_cell("## Quiz\n" + "<details><summary>Answer</summary>x</details>\n" * 5)
     sections = [new_markdown_cell(f"## {name}") for name in ("Break it", "Exercises", "References")]
     code = [new_code_cell(course.setup_cell()), new_code_cell("x = 1"), new_code_cell("x")]
     for number, cell in enumerate(code, start=1):
@@ -344,7 +344,7 @@ BREAKS = {
     "execution count": lambda n: n["cells"][2].update(execution_count=7),
     "over the limit of 25": lambda n: n["cells"][2].update(source="x = 1\n" * 26),
     "a magic": lambda n: n["cells"][2].update(source="%matplotlib inline"),
-    "its output is checked but it has none": lambda n: n["cells"][2].update(source="# NBVAL_CHECK_OUTPUT\nx"),
+    "its output is checked but it has none": lambda n: n["cells"][2]["metadata"].update(tags=["nbval-check-output"]),
     "raises-exception": lambda n: n["cells"][2]["metadata"].update(tags=["raises-exception"]),
     "an error among the outputs": lambda n: add(n, "error", ename="E", evalue="", traceback=[]),
     "text on standard error": lambda n: add(n, "stream", name="stderr", text="careful"),
@@ -358,7 +358,9 @@ BREAKS = {
     "took 10.0 s, the header claims 9 s": lambda n: n["metadata"].update(poflow={"seconds": 10.0}),
     "never executed": lambda n: n["metadata"].pop("poflow"),
     "no section 'Break it'": lambda n: n["cells"][-4].update(source="broken"),
-    "fewer than five quiz answers": lambda n: n["cells"][-5].update(source="## Quiz"),
+    "fewer than five quiz answers": lambda n: n["cells"][-5].update(
+        source="## Quiz\n" + "<details><summary>Hint</summary>x</details>\n" * 9
+    ),
     "does not lead to the next lesson": lambda n: n["cells"][-1].update(source="bye"),
     "a lesson has 40 to 70": lambda n: n["cells"].__delitem__(slice(10, 16)),
     "median code cell": lambda n: [cell.update(source="x = 1\n" * 9) for cell in n["cells"][2:4]],

@@ -15,8 +15,6 @@ ROOT = Path(__file__).parent.parent
 RUNTIME = ROOT / play.PAGE / "node_modules/onnxruntime-web/dist"
 LIMIT = 15_000_000
 """Bytes of the whole page."""
-FRAME = 50
-"""Milliseconds in which a picture has to be there."""
 MISSING = [name for name in play._PACKAGES if play.find_spec(name) is None]
 
 
@@ -142,6 +140,12 @@ SET = """([id, value]) => new Promise(done => {
   input.value = value;
   input.dispatchEvent(new Event("input"));
 })"""
+SHOWN = """async () => {
+  for (const _ of [1, 2]) await new Promise(done => { // the first may have been under way
+    document.addEventListener("drawn", done, { once: true });
+    dispatchEvent(new Event("resize")); // asks for a picture of what is there
+  });
+}"""
 PIXELS = "id => Array.from(document.getElementById(id).getContext('2d').getImageData(0, 0, 28, 28).data)"
 
 
@@ -159,7 +163,7 @@ def draw(page, strokes):
             if i == 0:
                 page.mouse.down()
         page.mouse.up()
-    page.wait_for_timeout(300)
+    page.evaluate(SHOWN)
 
 
 def agrees(page, model, speeds, time):
@@ -182,7 +186,7 @@ def agrees(page, model, speeds, time):
 @pytest.mark.enable_socket  # to a server on this machine
 def test_an_example_moves_as_in_pytorch(page, model):
     page.get_by_role("button", name="Take this 4").click()
-    page.wait_for_timeout(200)
+    page.evaluate(SHOWN)
     for speeds, time in (([0.0, 1.0, 0.0], 8), ([-0.5, -0.6, 0.85], 5), ([1.0, 0.0, -1.0], 1)):
         start, drawn, true = agrees(page, model, speeds, time)
         assert (drawn - true).abs().sum() < 0.8 * (drawn - start).abs().sum()
@@ -209,18 +213,6 @@ def test_a_drawn_digit_is_framed_as_mnist_is_and_moves_as_in_pytorch(page, model
 
 
 @pytest.mark.enable_socket
-def test_a_frame_takes_less_than_50_milliseconds(page):
-    taken = {"time": [], "speed-hue": []}
-    for i in range(40):
-        for name, found in taken.items():
-            found.append(page.evaluate(SET, [name, str((i % 20) * 0.05)]))
-    for name, found in taken.items():
-        half, most = torch.tensor(found[5:]).quantile(torch.tensor([0.5, 0.9])).tolist()
-        print(f"{name}: median {half:.1f} ms, 9 of 10 under {most:.1f} ms")
-        assert half < FRAME, f"{name} was moved, and its picture came after {half:.0f} ms"
-
-
-@pytest.mark.enable_socket
 def test_buttons_and_keys(page):
     def speeds():
         return [float(page.input_value(f"#speed-{name}")) for name in ("scale", "rotate", "hue")]
@@ -234,10 +226,11 @@ def test_buttons_and_keys(page):
     page.keyboard.press("End")
     page.keyboard.press("ArrowLeft")
     assert speeds() == [0, -1, 0.95]
+    page.evaluate(SHOWN)
     page.evaluate(SET, ["time", "4"])
     reached = pixels(page, "model")
     page.click("#onward")  # the clock begins again, where the code is
-    page.wait_for_timeout(200)
+    page.evaluate(SHOWN)
     assert page.input_value("#time") == "0"
     torch.testing.assert_close(pixels(page, "model"), reached, rtol=0, atol=1.01 / 255)
     page.focus("#play")

@@ -102,6 +102,7 @@ def test_a_share_of_the_images_classes_that_are_left_out_and_labels_for_some():
     assert len(load_sequences("digits-five", "train", share=1e-9)) == 1
     letters = load_sequences("letters", "validation", left_out=(0, 25))
     assert letters.name == "letters (validation, 168 images without A, Z), fixed start"
+    assert [load_sequences("digits", "train", share=0.03, labelled=share).labelled for share in (0.0, 0.01)] == [0, 1]
     rendered = load_sequences("shapes3d-lite", "train", 7, 64, labelled=0.01, share=0.5)
     assert (len(rendered), rendered.labelled) == (168_000, 1680)
     assert rendered.name == "shapes3d-lite, 64 px (train, 168,000 sequences a factor), fixed start"

@@ -56,6 +56,11 @@ def test_indices_of_any_shape_and_grids_of_some_factors():
         (lambda: numbered(split="exam"), "unknown split 'exam'"),
         (lambda: FactorSequences(Numbered(), torch.zeros(3, 5).long(), ("b", "c"), 3), r"\(K, N\) with K = 2"),
         (lambda: FactorSequences(Numbered(), torch.zeros(2, 0).long(), ("b", "c"), 3), "N ≥ 1"),
+        (
+            lambda: FactorSequences(Numbered(), torch.tensor([[12], [0]]), ("b", "c"), 3),
+            "factor k must be at 0 in row k",
+        ),
+        (lambda: FactorSequences(Numbered(), torch.tensor([[0], [120]]), ("b", "c"), 3), r"integers in 0\.\.119"),
     ],
 )
 def test_mistakes_are_refused(call, message):

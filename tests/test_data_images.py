@@ -77,6 +77,7 @@ def spoiled(value):
         (FLOATS[None], r"got \(1, 3, 3, 5, 7\)"),
         (FLOATS[:0], r"images \(0, 3, 5, 7\) hold no pixel: a data set needs at least one"),
         (FLOATS.movedim(1, 3), r"channels come second, \(N, C, H, W\), got \(3, 5, 7, 3\)"),
+        (torch.rand(48, 64, 3), r"one image \(48, 64, 3\)\? images are \(N, C, H, W\): move its last axis"),
         (BYTES.long(), r"must be uint8 or floating point in \[0, 1\], got torch.int64; convert"),
         (BYTES.numpy().astype(int), "got torch.int64"),
         ([[1.0], [1.0, 2.0]], "must be an array of numbers"),

@@ -84,6 +84,17 @@ def test_rays_stop_where_the_distance_function_first_reaches_zero_with_its_gradi
         assert not meet(Rays(rays.origin, -rays.direction))[0][:, met].isfinite().any()
 
 
+@pytest.mark.parametrize("name", SURFACES)
+def test_numbers_go_where_the_rays_are(double, name, monkeypatch):
+    """PyTorch's meta device stands in for a GPU: what stays behind on the CPU meets it there."""
+    here = some_rays(inside=False, count=2)
+    rays = Rays(here.origin.to("meta"), here.direction.to("meta"))
+    for what in ("CENTRE", "HALF", "ENDS"):
+        monkeypatch.setitem(globals(), what, globals()[what].to("meta"))
+    distance, normals = SURFACES[name][0](rays)
+    assert normals(rays.at(distance)).device.type == "meta"
+
+
 def test_each_scene_of_a_batch_has_its_own_surfaces(double):
     ahead = torch.tensor([[0.0], [0.0], [1.0]]).expand(2, 3, 1)
     distance, _ = raycast.sphere(
@@ -250,6 +261,7 @@ def test_a_pixel_depends_on_its_index_alone(scenes, name):
     forgetful._layers = Cache(forgetful._light_up, limit=1)
     assert torch.equal(forgetful.frames(index.view(4, 6), chunk=5), together.view(4, 6, 3, 32, 32))
     assert scene.frames(index[:0]).shape == (0, 3, 32, 32)
+    assert torch.equal(scene.frames(index[0]), together[0])
 
 
 @each

@@ -69,10 +69,10 @@ def test_frames_are_the_image_transformed_and_clamped(k, transform, parameters):
 @pytest.mark.parametrize("sequences", [SEQUENCES, WANDERING], ids=["fixed", "random"])
 def test_only_one_transformation_moves_and_every_sample_has_its_own(sequences):
     indices, k = torch.tensor([3, 3, 3, 1]), torch.tensor([2, 0, 1, 1])
-    pose = sequences.poses(k, every_time(4), generator())
+    pose = sequences.progress(k, every_time(4)) + sequences.start_pose(len(k), generator())[:, None]
     moving = (pose - pose[:, :1]).abs().amax(1) > 0  # (B, K)
     assert torch.equal(moving, torch.eye(3, dtype=torch.bool)[k])
-    torch.testing.assert_close(pose - pose[:, :1], SEQUENCES.poses(k, every_time(4)), atol=1e-4, rtol=0)
+    torch.testing.assert_close(pose - pose[:, :1], SEQUENCES.progress(k, every_time(4)), atol=1e-4, rtol=0)
     together = sequences.batch(indices, k, generator=generator()).frames
     start = sequences.start_pose(4, generator())
     alone = [
@@ -161,6 +161,10 @@ def test_dealt_images_have_one_transformation_each_and_clips_keep_their_own():
     assert len(SEQUENCES.of(0)) == 5  # the original is as it was
     shown = {k: len(batch) for k, batch in every_sequence(SEQUENCES.first(2).in_turns())}
     assert shown == {0: 1, 1: 1}
+    drawn, expected = dealt.sample(20, generator=generator()), SEQUENCES.sample(20, generator=generator())
+    assert torch.equal(drawn.frames[:, 0], expected.frames[:, 0])
+    images = (drawn.frames[:, 0, None] - IMAGES).abs().flatten(2).amax(2).argmin(1)
+    assert torch.equal(drawn.k, images % 3)
     clips = ClipSequences(torch.rand(3, 4, 3, 6, 6), torch.tensor([0, 1, 0]), ("a", "b"))
     assert [clips.in_turns().of(k).tolist() for k in range(2)] == [[0, 2], [1]]
 
@@ -203,6 +207,7 @@ def test_double_precision_where_it_is_the_default(double):
     [
         (IMAGES[0], {}, "hue needs 3 channels .* have 1: put them in red by in_red.images., or leave HUE out"),
         (IMAGES[:, :2], {}, "hue needs 3 channels .* these images have 2"),
+        (IMAGES[:, [0, 1, 2, 2]], {}, "these images have 4: keep three, images.:, :3., or leave HUE out"),
         (IMAGES[:, :1].expand(-1, 3, -1, -1), {}, "hue does nothing to grey images, and these have 3 equal channels"),
         (IMAGES + 1, {}, r"pixel values must lie in \[0, 1\]"),
         (IMAGES, {"horizon": 0}, "horizon T of at least 1 step, got 0"),

@@ -59,11 +59,25 @@ def test_gap_by_hand():
     assert mutual_information_gap(torch.stack([v.float(), half], 1), v[:, None]) == pytest.approx(0.5, abs=1e-3)
 
 
+def test_a_latent_is_cut_into_as_many_bins_as_asked_for():
+    v = torch.arange(8)[:, None] % 4
+    codes = torch.cat([v, 0 * v], 1).float()
+    assert [mutual_information_gap(codes, v, bins) for bins in (2, 4)] == pytest.approx([0.5, 1])
+
+
+def test_one_tree_relies_on_either_copy_of_a_latent_and_a_forest_on_both():
+    """A factor of two values takes one split: a tree finds it told by one of 4 latents, many trees by 2."""
+    factors = torch.cartesian_prod(torch.arange(2), torch.arange(2)).repeat(50, 1)
+    found = [dci(factors.float().repeat(1, 2), factors, trees).completeness for trees in (1, 50)]
+    assert found == pytest.approx([1, 1 - math.log(2) / math.log(4)], abs=0.05)
+
+
 def test_alignment_is_one_for_neurons_that_copy_a_latent_and_low_for_mixtures():
     z, noise = CODES["perfect"], torch.randn(N, 1, generator=rng(9))
     neurons = [z[:, 1:2] * -3 + 5, z[:, :2].sum(1, keepdim=True), z.sum(1, keepdim=True), noise]
     expected = [1, 1 - math.log(2) / math.log(5), 0, 0]
     assert unit_alignment(torch.cat(neurons, 1), z).tolist() == pytest.approx(expected, abs=0.05)
+    assert not unit_alignment(torch.cat(neurons, 1), z, penalty=1e6).any(), "so heavy a lasso leaves no weight"
 
 
 def test_a_code_that_never_varies_scores_nothing_rather_than_nan():

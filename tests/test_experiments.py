@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from dataclasses import asdict
 from functools import partial
 
@@ -13,13 +14,14 @@ from tiny import SHAPE, encoder_and_decoder, generator
 from torch import nn
 
 from poflow_lite import experiments
-from poflow_lite.datasets import DATASETS, ClipSequences, TransformationSequences
+from poflow_lite.datasets import DATASETS, AllAtOnce, ClipSequences, TransformationSequences
 from poflow_lite.experiments import MODELS, build_model, evaluate, evaluate_run, load_run, recipe, train, train_recipe
 from poflow_lite.fields import AutogradPotential, DivergenceFreeField, Force, FreeField, Potential
 from poflow_lite.flows import DiffusionPrior, PushforwardPrior, StaticPrior, Trajectory
 from poflow_lite.io import held, load_checkpoint, save_checkpoint
 from poflow_lite.metrics import log_likelihood
 from poflow_lite.models import VAE
+from poflow_lite.networks import Autocast
 from poflow_lite.objectives import Terms, diagonal_normal, gaussian_kl, likelihood
 from poflow_lite.operators import OPERATORS, fit_operators, with_operator
 from poflow_lite.training import Schedule, step_generator
@@ -96,9 +98,19 @@ def test_a_run_leaves_pictures_nothing_half_written_and_no_room_for_a_second_run
     for how, message in (
         ({}, r"a run: continue it \(--resume, .*, replace it \(overwrite=True"),
         ({"resume": True}, r"another run \(.*: .*model"),
+        ({"resume": True, "overwrite": True}, "resume goes on with a run, overwrite replaces it: choose one"),
     ):
         with pytest.raises(ValueError, match=message):
             train_recipe("vae", "digits", "smoke", folder, **how, **HOW, **TINY)
+
+
+def test_what_was_measured_is_kept_where_a_picture_fails(finished, tmp_path, monkeypatch):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    (folder / "metrics.json").unlink()
+    monkeypatch.setattr(experiments.runs, "save_pictures", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate_run(folder, progress=False)
+    assert (folder / "metrics.json").exists()
 
 
 CRAFTED = [
@@ -153,6 +165,17 @@ def test_every_model_trains_resumes_bit_exactly_and_is_measured(tmp_path, model,
     assert ("clustering_accuracy" in metrics) == (model == "weakly-supervised")
 
 
+def test_a_run_trains_with_the_settings_that_it_records(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(experiments.runs, "fit", lambda *parts, **options: seen.update(options, parts=parts))
+    sizes = {"steps": 2, "learning_rate": 0.01, "batch_size": 5, "frames": 3}
+    train_recipe("vae", "digits", "smoke", tmp_path, seed=3, **HOW, **sizes)
+    assert seen["run"].items() >= {"seed": 3, **sizes}.items()
+    model, sample, schedule = seen["parts"]
+    assert (schedule, seen["seed"], sample(generator()).frames.shape[:2]) == (Schedule(2, 0.01), 3, (5, 4))
+    assert same_weights(model, build_model("vae", digits("smoke", "vae"), seed=3))
+
+
 SCENES = [*((model, "shapes3d-lite", {}) for model in MODELS), ("vae", "falcor3d-lite", {"pixels": 128})]
 
 
@@ -203,6 +226,34 @@ def test_models_of_one_recipe_start_with_the_same_networks_and_kl_weight():
     own = {name: betas.pop(name) for name in ("vae", "free-flow", "msp")}
     assert (own, set(betas.values())) == ({"vae": 1.0, "free-flow": 0.1, "msp": 0.01}, {0.03})
     assert experiments.sequences("digits", "train", digits("smoke", labelled=0.01)).labelled == 13  # of 1,257
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_data_are_those_of_the_recipe_and_only_training_leaves_out_images(split):
+    settings = digits("smoke", left_out=(3,), moving="all", start="random", share=0.5)
+    found = experiments.sequences("digits", split, settings)
+    kind, images, moving = {
+        "train": (AllAtOnce, "564 images without 3", ", all at once"),  # half of the 1,127 that are no 3
+        "test": (TransformationSequences, "360 images", ""),
+    }[split]
+    assert (type(found), found.start) == (kind, "random")
+    assert found.name == f"digits ({split}, {images}), random start{moving}"
+
+
+def test_networks_have_the_precision_of_the_recipe():
+    for precision, wrapped in (("float32", False), ("bfloat16", True)):
+        model = build(precision=precision)
+        assert [isinstance(part, Autocast) for part in (model.encoder, model.decoder)] == [wrapped, wrapped]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_a_recipe_says_of_a_model_reaches_it(model):
+    """Each setting is an attribute of the same name, but for those of its parts."""
+    options, told = experiments.options_of(model), {"beta": 0.7, "likelihood": "gaussian"}
+    numbers = {name: value for name, value in options.items() if not isinstance(value, str)}
+    told |= {name: value + 2 for name, value in numbers.items() if name not in ("columns", "depth", "substeps")}
+    built = build(model, **told, **{"field": "gradient"} if "field" in options else {})
+    assert {name: getattr(built, name) for name in told} == told
 
 
 @pytest.mark.parametrize("model", ["flow-factorized", "weakly-supervised"])
@@ -357,11 +408,19 @@ def videos(split, **settings):
     return ClipSequences(pixels[..., None, None, None].expand(-1, -1, *SHAPE), rises.long(), ("fall", "rise"))
 
 
+def careful(recipe, shape, transformations, *, rate=0.25):
+    """A user's builder, which looks at a number that is none on PyTorch's meta device."""
+    model = Fading(rate)
+    if not model.rate.item() > 0:
+        raise ValueError("nothing would fade")
+    return model
+
+
 @pytest.mark.parametrize("model", ["mine", "weakly-supervised"])
 def test_registered_clips_and_models_go_from_training_by_name_to_operators(tmp_path, monkeypatch, model):
     monkeypatch.setitem(DATASETS, "videos", videos)
     monkeypatch.setattr(experiments.building, "MODELS", dict(MODELS))
-    experiments.register_model("mine", lambda recipe, shape, transformations, *, rate=0.25: Fading(rate))
+    experiments.register_model("mine", careful)
     assert experiments.options_of("mine") == {"rate": 0.25}
     assert build_model("mine", recipe("videos", "smoke", "mine", rate=0.75)).rate.item() == 0.75
     sizes = {"steps": 3, "batch_size": 4, "horizon": 3, "likelihood_images": 2, "samples": 3, "hidden": 16}

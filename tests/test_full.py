@@ -43,6 +43,8 @@ def test_table_and_figure_have_every_data_set_and_model(finished):
     assert f"scale {ratio['scale']:.3f}, rotate {ratio['rotate']:.3f}" in table["error ÷ no motion"][0]
     folding = [{**cell, "log_likelihood": None} for cell in result["cells"]]
     assert full.table({"cells": folding})["nats a frame"].tolist() == ["", ""]
+    one_folds = [result["cells"][0], folding[0] | {"seed": 1}]
+    assert full.table({"cells": one_folds})["nats a frame"].tolist() == [""], "no mean of the seeds that do not fold"
     first = full.figure(result).axes[0]
     assert list(first.lines[0].get_xdata()) == pytest.approx(list(ratio.values()))
     assert "digits (test, 360 images), fixed start, 8 measured, CPU" in (folder / "table.md").read_text()

@@ -225,12 +225,21 @@ def test_cells_have_folders_of_their_own_and_models_without_a_column_may_be_name
     assert grid["poflow-10-percent-of-the-images-seed-1"]["settings"]["share"] == 0.1
 
 
+def test_a_model_of_mnist_takes_the_recipe_of_the_data_of_the_study(monkeypatch):
+    monkeypatch.setattr(generalisation, "task_sequences", lambda *asked: None)  # MNIST may not be there
+    home, away = STUDY.cells(models=("poflow",), tasks=("as trained", "from MNIST to digits")).values()
+    assert [cell["training"] for cell in (home, away)] == ["as in the paper", "on MNIST"]
+    assert [cell["data"] for cell in (home, away)] == ["digits", "mnist"]
+    assert away["settings"] == home["settings"]
+
+
 # --- what people read ---------------------------------------------------------------------------------------------
 
 
 def made_up(model, seed=0, more=None, trip=None, **errors):
     done = {"as trained": {"no motion": {"a": 10.0, "b": 100.0}, "floor": {"a": 1.0, "b": 10.0}, **errors}}
-    return {"model": model, "seed": seed, "errors": done | (more or {}), "round_trip": trip or {}}
+    done |= more or {}
+    return {"model": model, "seed": seed, "errors": done, "validation": done, "round_trip": trip or {}}
 
 
 def result_of(*cells):
@@ -327,6 +336,24 @@ def test_what_its_flow_does_not_move_is_no_merit_of_ours():
     assert (row["ours"], row["verdict"]) == ("flow-factorized", "ours")
 
 
+def test_tasks_without_a_pair_of_seeds_are_left_out_and_holm_counts_those_with_a_p_value():
+    """One task has no seed of both sides, one has one, and one has three."""
+
+    def under(task, cells):
+        return [cell | {name: {task: cell[name]["as trained"]} for name in ("errors", "validation")} for cell in cells]
+
+    rivals, ours = of("vae", "linear", 0.3, 0.4, 0.5), of("free-flow", "flow", 0.27, 0.36, 0.44)
+    apart, single = [rivals[0], ours[1]], under("classes never seen", [rivals[0], ours[0]])
+    result = result_of(*apart, *single, *under("1 % of the images", [*rivals, *ours]))
+    found = generalisation.verdicts(result)
+    assert dict(zip(found.task, found.verdict, strict=True)) == {
+        "classes never seen": "tie",
+        "1 % of the images": "ours",
+    }
+    assert STUDY.notes(result)[0].endswith("Holm's correction leaves 1.")
+    assert generalisation.verdicts(result_of(*apart)).empty
+
+
 def test_gradient_and_agreement_are_told_apart_by_four_models():
     grid = STUDY.cells(models=tuple(generalisation.CAUSES), tasks=("as trained",))
     found = {cell["model"]: (cell["settings"]["field"], cell["settings"]["consistency"]) for cell in grid.values()}
@@ -359,7 +386,7 @@ def test_there_and_back_says_in_how_many_cases_a_step_folds_space():
     cells = [made_up(model, trip=trip, flow=still) for model, trip in (("free-flow", whole), ("free", folds))]
     line = STUDY.notes(result_of(*cells))[-1]
     assert line.startswith("There and back by a flow ÷ the error of the first frame")
-    assert line.endswith(": free-flow 1.250; free 1.000, in 1 of 2 cases.")
+    assert line.endswith(": free-flow 1.250; free 1.000 (1 of 2 cases fold and are left out).")
 
 
 def test_bars_of_order_gaps_show_commuting_pairs_first():

@@ -177,10 +177,13 @@ def test_with_another_proposal_the_estimate_approaches_the_exact_evidence(linear
     frames = sequences.batch(torch.arange(4), 0).frames
     moving = FlowFactorizedVAE(vae.encoder, vae.decoder, flow, DiffusionPrior(1, 0.5), likelihood="gaussian")
     vae.encoder[1].bias.data.add_(torch.tensor([0.3, 0.2]))
-    for model, spread in ((vae, 0.0), (moving, 1.0)):
+    for model, spread in ((moving, 1.0), (vae, 0.0)):
         found = log_likelihood(model, sequences, samples=8000)
         expected = sum(exact(frames[:, t], 1 + spread * t).mean().item() for t in range(3)) / 3
         assert found.frame == pytest.approx({"x_0": expected, "x_t": expected}, abs=0.02)
+    assert found.pushed_frame == pytest.approx(expected, abs=0.02), "a VAE's z_0 stays, as its prior does"
+    missed = vae.decode(vae.encode(IMAGES).mean).mean[:, None] - frames[:, 1:]
+    assert found.squared_error == pytest.approx(missed.square().sum().item() / 8, rel=1e-6)  # of 4 images in 2 frames
 
 
 @pytest.mark.filterwarnings("error")

@@ -19,7 +19,7 @@ from poflow_lite.datasets import AllAtOnce, Batch, TransformationSequences, load
 from poflow_lite.experiments import MODELS as NAMED
 from poflow_lite.experiments import build_model, recipe
 from poflow_lite.fields import AutogradPotential, Force, FreeField, Potential
-from poflow_lite.flows import DiffusionPrior, Flow, PushforwardPrior
+from poflow_lite.flows import DiffusionPrior, Flow, PushforwardPrior, StaticPrior
 from poflow_lite.io import load_checkpoint
 from poflow_lite.models import VAE, FactorVAE, FlowFactorizedVAE, TopographicVAE
 from poflow_lite.models.baselines import permute_dimensions
@@ -320,7 +320,9 @@ def slow_terms(model, batch, b, noise, drawn, second_noise):
     u, y = potential(model, batch, b), F.one_hot(batch.k[b : b + 1], K).double()
     z, mean, scale, kl = code(model, batch.frames[b, 0], noise[b])
     log_q, path, squares = Normal(mean, scale).log_prob(z).sum(), [z], 0.0
-    densities, variance = [log_q], 1 + 2 * model.prior.diffusion[batch.k[b]] * torch.arange(T + 1)
+    joint = isinstance(model.prior, PushforwardPrior)  # all frames share z_0, and its divergence
+    diffusion = 0.0 if joint else model.prior.diffusion[batch.k[b]]
+    densities, variance = [log_q], 1 + 2 * diffusion * torch.arange(T + 1)
     for t in range(T):
         now = torch.tensor(float(t))
         velocity = grad(u)(z, now)
@@ -330,7 +332,7 @@ def slow_terms(model, batch, b, noise, drawn, second_noise):
         path.append(z)
         densities.append(log_q)
         log_p = MultivariateNormal(torch.zeros(LATENT), variance[t + 1] * torch.eye(LATENT)).log_prob(z)
-        kl = kl + log_q - log_p
+        kl = kl if joint else kl + log_q - log_p
     x, there = batch.frames[b, drawn[b]], batch.times[b, drawn[b]]
     own, mean, scale, _ = code(model, x, second_noise[b])
     ratio = scale**2 / variance[there]
@@ -342,9 +344,11 @@ def slow_terms(model, batch, b, noise, drawn, second_noise):
     return torch.stack([seen, kl, -0.3 * elbo, 0.2 * apart, 0.5 * squares, 0.7 * start])
 
 
-@pytest.mark.parametrize("frames", [None, 1, 2])
-def test_flow_terms_equal_a_slow_recomputation_of_each_sequence(build, frames):
+@pytest.mark.parametrize(("prior", "frames"), [*(("diffusing", n) for n in (None, 1, 2)), ("static", 2), ("pushed", 2)])
+def test_flow_terms_equal_a_slow_recomputation_of_each_sequence(build, prior, frames):
     model, batch, draws = build("flow-factorized"), batch_of(frames), generator(7)
+    known = {"diffusing": model.prior, "static": StaticPrior(K), "pushed": PushforwardPrior(model.flow)}
+    model.prior = known[prior]
     terms = model.terms(batch, generator(7))
     noise = torch.randn(6, LATENT, generator=draws)
     drawn = torch.randint(1, batch.frames.shape[1], (6,), generator=draws)
@@ -472,6 +476,17 @@ def test_msp_solves_for_the_matrix_that_moves_its_codes():
     torch.testing.assert_close(path.log_det[:, 1], 2 * 3 * torch.linalg.det(matrix).abs().log(), atol=1e-5, rtol=1e-5)
     back = model.rollout(path.z[:, 2], y, (3, 1, 0))
     torch.testing.assert_close(back.z[:, -1], z, atol=1e-4, rtol=1e-4)
+
+
+def test_the_ridge_of_msp_draws_its_matrix_to_the_identity_in_the_unit_of_the_codes():
+    """‖M Z - Z'‖² + ε s ‖M - I‖² is the square of one residual with more columns, s the mean square of a row of Z."""
+    model, (z, after) = msp(ridge=0.3), torch.randn(2, 5, 6)
+    first, second = (codes.unflatten(1, (2, 3)) for codes in (z, after))
+    own = (0.3 * first.square().sum(2).mean(1)).sqrt()[:, None, None] * torch.eye(2)
+    rows = (torch.cat([codes, own], 2).mT for codes in (first, second))
+    found = model.solve(z, after)
+    torch.testing.assert_close(found, torch.linalg.lstsq(*rows).solution.mT.flatten(1))
+    torch.testing.assert_close(model.solve(10 * z, 10 * after), found)
 
 
 def test_between_two_frames_msp_moves_straight_and_arrives_where_whole_steps_do():

@@ -1,9 +1,20 @@
 """Shapes, errors and connectivity of the convolutional networks."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
-from poflow_lite.networks import Autocast, ConvDecoder, ConvEncoder, PatchDecoder, PatchEncoder, TransformationEncoder
+from poflow_lite.networks import (
+    Autocast,
+    ConvDecoder,
+    ConvEncoder,
+    PatchDecoder,
+    PatchEncoder,
+    TransformationEncoder,
+    seeded,
+)
 
 BOTH = pytest.mark.parametrize(("network", "input_shape"), [(ConvEncoder, (3, 8, 8)), (ConvDecoder, (5,))])
 
@@ -83,3 +94,16 @@ def test_patches_are_seen_alike_and_every_pixel_can_be_drawn():
             network(shape, 5, (4, 8))
     with pytest.raises(ValueError, match=r"takes images \(B, 3, 8, 12\), got \(2, 3, 12, 8\)"):
         encoder(x.mT)
+
+
+def test_threads_that_build_at_once_get_the_weights_of_their_own_seeds():
+    def build(seed):
+        with seeded(seed):
+            time.sleep(0.01)
+            return torch.nn.Linear(3, 2).weight
+
+    before = torch.get_rng_state()
+    expected = [build(seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        assert all(map(torch.equal, threads.map(build, range(8)), expected))
+    assert torch.equal(torch.get_rng_state(), before)

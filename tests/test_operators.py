@@ -212,6 +212,8 @@ def test_latents_are_the_posterior_means_of_every_frame_as_many_for_each_class(m
     assert latents.shape == (3, 4, T + 1, LATENT)
     first = sequences.batch(torch.arange(3), 1, generator=generator()).frames
     torch.testing.assert_close(latents[1, 2, 3], model.encode(first[2, 3][None]).mean[0])
+    seen = fit_operators(model, sequences, {"z": lambda model, training, latents: latents}, images=4, seed=5)["z"]
+    assert torch.equal(seen, operators.training_latents(model, sequences, images=4, seed=5))
     clips = torch.rand(6, T + 1, *SHAPE, generator=generator())
     latents = operators.training_latents(model, ClipSequences(clips, [0, 1, 1, 0, 1, 1], ("a", "b")))
     expected = model.encode(clips[[0, 3, 1, 2]].flatten(0, 1)).mean.view(2, 2, T + 1, LATENT)

@@ -1,5 +1,7 @@
 """The VP score: near 1 for what can be told apart, chance for what cannot, and no peeking at the test pairs."""
 
+from statistics import pstdev
+
 import pytest
 import torch
 
@@ -25,6 +27,7 @@ def test_true_sequences_are_named_and_chance_is_left_for_motionless_ones_and_ran
     )
     assert [score.mean for score in chance] == pytest.approx([1 / 3, 1 / 3], abs=0.07)
     assert len(chance[1].accuracies) == 3
+    assert 0 < chance[1].spread == pytest.approx(pstdev(chance[1].accuracies))
 
 
 def test_pairs_are_the_first_and_the_last_frame(digits):

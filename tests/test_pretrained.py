@@ -42,6 +42,12 @@ def test_it_predicts_what_the_run_predicts_and_says_where_it_comes_from(run, fol
         assert load_pretrained("tiny", "cpu").config["data"] == "digits"
 
 
+def test_a_copy_has_the_precision_of_the_images_that_it_will_see(folder, double):
+    copy = load_pretrained("tiny", "cpu", folder)
+    batch = sequences("digits", "test", copy.settings).batch(torch.arange(2), torch.tensor([0, 1]))
+    assert predict(copy.model, batch).dtype == batch.frames.dtype == torch.float64
+
+
 def test_what_does_not_belong_there_is_refused_in_one_line(run, folder, tmp_path):
     path = folder / "tiny.safetensors"
     content = path.read_bytes()

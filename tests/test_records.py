@@ -37,6 +37,10 @@ def test_the_list_tells_pages_of_one_study_apart():
     )
 
 
+def test_several_data_sets_of_one_record_are_all_named():
+    assert records.told_apart({"data": ["mnist", "digits"], "seeds": [0]}) == "mnist, digits; seeds 0"
+
+
 @pytest.mark.parametrize("name", RECORDS)
 def test_every_record_can_be_run_anew(name, monkeypatch, tmp_path):
     """With its own settings, and none that today's study does not have."""

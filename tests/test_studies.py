@@ -195,22 +195,26 @@ def test_processes_that_die_again_and_again_end_the_grid_and_keep_what_is_done(t
 
 @pytest.mark.enable_socket  # to this machine alone
 def test_cells_run_on_the_callers_dask_cluster_and_one_that_had_to_be_started_is_closed(tmp_path, monkeypatch):
-    distributed = pytest.importorskip("distributed")
+    dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
     size = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
     with distributed.LocalCluster(**size) as cluster, distributed.Client(cluster) as client:
         done, failed = run_cells(square, CELLS, tmp_path / "own", jobs=2, backend="dask", progress=False)
         assert client.status == "running"
     assert ({name: result["square"] for name, result in done.items()}, failed) == ({"one": 1, "two": 4, "three": 9}, {})
-    started = []
+    started, asked = [], []
 
     class Small(distributed.Client):
-        def __init__(self):
-            super().__init__(**size)
+        def __init__(self, **options):
+            super().__init__(**(size if options else {}))
             started.append(self)
+            asked.append(options)
 
     monkeypatch.setattr(distributed, "Client", Small)
-    assert len(run_cells(square, CELLS, tmp_path / "started", backend="dask", progress=False)[0]) == 3
-    assert [client.status for client in started] == ["closed"]
+    assert len(run_cells(square, CELLS, tmp_path / "started", jobs=2, backend="dask", progress=False)[0]) == 3
+    with distributed.LocalCluster(**size) as cluster, dask.config.set({"scheduler-address": cluster.scheduler_address}):
+        assert len(run_cells(square, CELLS, tmp_path / "named", jobs=2, backend="dask", progress=False)[0]) == 3
+    assert [client.status for client in started] == ["closed", "closed"]
+    assert asked == [{"n_workers": 2, "threads_per_worker": 1}, {}], "a cluster that is named has a size of its own"
 
 
 # --- a study ------------------------------------------------------------------------------------------------------
@@ -260,11 +264,17 @@ def test_table_and_figure_are_written_and_can_be_made_again_from_the_record(toy,
     assert "| number | a\\|b |\n" in text
     assert "| 2 | 20 |" in text
     assert toy["machine"] in text
-    assert "\n\nscale 10\n\n" in text
+    assert "\n\nscale 10\n\nMissing: cell-13 (RuntimeError: unlucky).\n\n" in text
     assert toy["versions"]["torch"] in text
     assert (tmp_path / "table.csv").read_text() == "number,a|b\n2,20\n0,0\n"
     assert (tmp_path / "toy.png").read_bytes().startswith(b"\x89PNG")
     assert report(TOY, toy, tmp_path / "again") == text
+
+
+@pytest.mark.usefixtures("toy")
+def test_no_table_of_other_cells_stays_where_no_cell_of_the_grid_is_done(tmp_path):
+    run_study(TOY, tmp_path, progress=False, numbers=(13,))
+    assert not (tmp_path / "table.md").exists()
 
 
 def test_the_budget_smoke_takes_its_own_settings_where_none_are_given(tmp_path):

@@ -36,11 +36,13 @@ def test_all_models_have_the_same_values_of_beta_and_at_least_three_of_their_own
         ({"models": ("vae",)}, "unknown model that is tuned 'vae'; known: beta-vae"),
         ({"data": "faces"}, "unknown data set 'faces'"),
         ({"betas": (-1.0,)}, "beta must be greater than or equal to 0, got -1"),
+        ({"data": "mnist"}, "poflow-lite download mnist"),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_trained(tmp_path, monkeypatch, options, message):
+    monkeypatch.setenv("POFLOW_DATA", str(tmp_path))
     monkeypatch.setattr(tuning, "train_recipe", lambda *a, **o: pytest.fail("training began"))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         run_study(tuning.STUDY, tmp_path / "grid", progress=False, **options)
 
 
@@ -48,8 +50,8 @@ def test_a_cell_trains_with_its_weights_and_measures_validation_images(tmp_path)
     options = {"data": "digits", "budget": "smoke", "models": ("poflow",), "seeds": (0,), "betas": (0.5,), "steps": 2}
     result = run_study(tuning.STUDY, tmp_path, progress=False, images=5, device="cpu", **options)
     assert result["failed"] == {}
-    first, second, third = result["cells"]
-    assert [cell["weights"] for cell in (second, third)] == [{"beta": 0.03, "wave": 0.3}, {"beta": 0.03, "wave": 3.0}]
+    first, *others = result["cells"]
+    assert [cell["weights"] for cell in others] == [{"beta": 0.03, "wave": wave} for wave in (0.3, 1.0, 3.0)]
     assert list(first["errors"]) == ["linear", "flow"]
     assert first["data_set"] == "digits (validation, 180 images), fixed start, 5 measured"
     run = load_run(tmp_path / first["cell"], "cpu")
@@ -73,7 +75,8 @@ def by_hand():
         cell(0, 0.03, 0.3, {"linear": 0.1}, "gamma"), cell(1, 0.03, 0.3, {"linear": 0.2}, "gamma"),
     ]  # fmt: skip
     settings = {"seeds": [0, 1]}
-    return {"study": "tuning", "command": "c", "versions": {}, "machine": "m", "settings": settings, "cells": cells}
+    origin = {"study": "tuning", "command": "c", "versions": {}, "machine": "m"}
+    return {**origin, "settings": settings, "cells": cells, "failed": {}}
 
 
 def test_errors_are_those_of_the_better_operator_and_values_within_one_per_cent_are_level(by_hand):
@@ -83,6 +86,12 @@ def test_errors_are_those_of_the_better_operator_and_values_within_one_per_cent_
     assert gamma["errors"] == {0.1: [0.25, 0.25], 0.3: [0.1, 0.2]}, "the usual value is among those of beta"
     assert tuning.level(beta["errors"]) == [0.03]
     assert tuning.level({1.0: [0.2, 0.3], 2.0: [0.252, 0.252], 4.0: [0.253, 0.253]}) == [1.0, 2.0]
+
+
+def test_a_value_of_which_a_seed_failed_is_left_out_and_does_not_win(by_hand):
+    del by_hand["cells"][-1]  # of gamma 0.3, the other seed has 0.1
+    _, gamma = tuning.errors(by_hand).to_dict("records")
+    assert gamma["errors"] == {0.1: [0.25, 0.25]}
 
 
 def test_the_table_says_what_is_level_and_the_figure_has_a_panel_for_each_model(by_hand, tmp_path):

@@ -105,7 +105,7 @@ def _settings(study: Study, given: dict[str, Any]) -> dict[str, Any]:
 
     own = settings_of(study)
     changeable = _recipe_settings() if own.pop("changes", study) is None else []
-    chosen = {name: value for name, value in given.items() if value != "all" or name not in own}
+    chosen = {name: own[name] if value == "all" and name in own else value for name, value in given.items()}
     _known(f"setting of the study {study.name}", chosen, [*own, *changeable])
     changes = {name: value for name, value in chosen.items() if name not in own}
     return {name: value for name, value in chosen.items() if name in own} | ({"changes": changes} if changes else {})
@@ -282,8 +282,12 @@ def _study_all(only: str | None, out: Path, jobs: int, backend: str) -> None:
     with interruptible("the same command goes on with the cells that are left"):
         results = run_again(names, out, jobs=jobs, backend=backend)
     for name, result in results.items():
-        failed = f", {len(result['failed'])} cells failed" if result["failed"] else ""
-        typer.echo(f"{out / name}: {result['study']}, {len(result['cells'])} cells{failed}")
+        typer.echo(f"{out / name}: {result['study']}, {len(result['cells'])} cells")
+    if failed := [f"{name}/{cell}" for name, result in results.items() for cell in result["failed"]]:
+        raise ValueError(
+            f"{len(failed)} cells failed ({', '.join(failed)}): their error.txt in {out} says why; the same command "
+            "tries them again"
+        )
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -323,7 +323,7 @@ def _lint_structure(cells: list[dict[str, Any]], code: list[dict[str, Any]]) -> 
             problems.append(f"{words:,} words, a session has 2,800 at most")
         if (count := sum(cell["cell_type"] == "code" for cell in part)) > 32:
             problems.append(f"{count} code cells, a session has 32 at most")
-    if prose.count("<details>") < 5:
+    if prose.count("<summary>Answer</summary>") < 5:
         problems.append("fewer than five quiz answers in <details>")
     if "**Next" not in _source(cells[-1]):
         problems.append("the last cell does not lead to the next lesson (**Next …**)")
@@ -347,14 +347,13 @@ def _lint_header(cells: list[dict[str, Any]], metadata: dict[str, Any]) -> list[
 
 
 def _lint_cell(cell: dict[str, Any], number: int) -> list[str]:
-    source, outputs = _source(cell), cell["outputs"]
+    source, outputs, tags = _source(cell), cell["outputs"], cell["metadata"].get("tags", [])
     found = {
         f"execution count {cell['execution_count']}: execute top to bottom": cell["execution_count"] != number,
         f"{_lines(cell)} lines, over the limit of 25": _lines(cell) > (60 if _is_hidden(cell) else 25),
         "a magic or shell command, which tests cannot see fail": re.search(r"^\s*[%!]", source, re.MULTILINE),
-        "its output is checked but it has none": "NBVAL_CHECK_OUTPUT" in source and not outputs,
-        "the tag raises-exception passes when nothing raises: use try, except and else": "raises-exception"
-        in cell["metadata"].get("tags", []),
+        "its output is checked but it has none": "nbval-check-output" in tags and not outputs,
+        "the tag raises-exception passes when nothing raises: use try, except and else": "raises-exception" in tags,
         "an error among the outputs": any(output["output_type"] == "error" for output in outputs),
         "text on standard error": any(output.get("name") == "stderr" for output in outputs),
         "a figure without alternative text: use plotting.show or show_gif": any(map(_lacks_alt, outputs)),

@@ -121,8 +121,13 @@ def image_sequences(
     images = without(images, left_out)
     count = max(1, round(share * len(images.images)))
     images = replace(images, images=images.images[:count], labels=images.labels[:count])
-    title, told = f"{images.name}, {start} start", round(labelled * count)
+    title, told = f"{images.name}, {start} start", _told(labelled, count)
     return TransformationSequences(images.images, transformations, horizon, start, title, told)
+
+
+def _told(labelled: float, count: int) -> int:
+    """How many of the images are labelled: one at least where labels are asked for."""
+    return max(round(labelled * count), int(labelled > 0))
 
 
 def _three(data: str, split: str, **settings: Any) -> Sequences:
@@ -153,7 +158,7 @@ def _grid(
     starts = starting_points(images.space, MOVED[space], split)
     starts = starts[:, : max(1, round(share * starts.shape[1]))]
     title = f"{images.name} ({split}, {starts.shape[1]:,} sequences a factor), {start} start"
-    return FactorSequences(images, starts, MOVED[space], horizon, start, title, round(labelled * starts.shape[1]))
+    return FactorSequences(images, starts, MOVED[space], horizon, start, title, _told(labelled, starts.shape[1]))
 
 
 _SPACES = {"shapes3d": SHAPES3D, "falcor3d": FALCOR3D, "isaac3d": ISAAC3D}

@@ -167,7 +167,7 @@ class FactorSequences(Sequences):
         name, labelled: as for :class:`Sequences`.
 
     Raises:
-        ValueError: for starts or a horizon that do not fit the grid.
+        ValueError: for starts or a horizon that do not fit the grid, or a start whose factor k is not at 0 in row k.
     """
 
     def __init__(
@@ -189,6 +189,9 @@ class FactorSequences(Sequences):
         super().__init__(moved, images.image_shape, horizon, start, name, labelled)
         self.images, self.starts, self.sizes = images, starts, torch.tensor(space.sizes)
         self.strides = torch.tensor([images.space.strides[images.space.position(factor)] for factor in moved])
+        images.space.require_indices(starts)
+        if (starts // self.strides[:, None] % self.sizes[:, None]).any():
+            raise ValueError("factor k must be at 0 in row k of the starts, as in starting_points: it would carry")
 
     def __len__(self) -> int:
         return self.starts.shape[1]
@@ -215,4 +218,4 @@ class FactorSequences(Sequences):
         return self.starts[k, indices][:, None] + times * self.strides[k][:, None]
 
     def frames(self, indices: Tensor, k: Tensor, times: Tensor, generator: torch.Generator | None) -> Tensor:
-        return self.images.frames(self.grid_indices(indices, k, times, generator)).float() / 255
+        return self.images.frames(self.grid_indices(indices, k, times, generator)).to(torch.get_default_dtype()) / 255

@@ -37,6 +37,8 @@ def as_images(images: Any) -> Tensor:
             images = torch.from_numpy(np.array(images))
         except (TypeError, ValueError) as error:
             raise ValueError(f"images must be an array of numbers, (N, C, H, W): {error}") from error
+    if images.ndim == 3 and images.shape[2] in (3, 4) and min(images.shape[:2]) > 4:
+        raise ValueError(f"one image {tuple(images.shape)}? images are (N, C, H, W): move its last axis and add one")
     if images.ndim == 3:
         images = images[:, None]
     if images.ndim != 4:

@@ -69,7 +69,7 @@ def average_samples(values: Tensor, size: int, samples: int = 2) -> Tensor:
 
 def sphere(rays: Rays, centre: Tensor, radius: Tensor | float) -> Intersection:
     """A sphere, from outside: ‖o + t d - c‖ = r."""
-    centre, radius = centre.unsqueeze(-1), _column(radius)
+    centre, radius = centre.unsqueeze(-1), _column(radius, centre)
     offset = rays.origin - centre
     half = _dot(offset, rays.direction)
     discriminant = half.square() - _dot(offset, offset) + radius.square()
@@ -99,7 +99,7 @@ def room(rays: Rays, centre: Tensor, half: Tensor) -> Intersection:
 
 def cylinder(rays: Rays, centre: Tensor, radius: Tensor | float, half: Tensor | float) -> Intersection:
     """An upright cylinder with its two lids, from outside; ``half`` is half its height."""
-    centre, radius, half = centre.unsqueeze(-1), _column(radius), _column(half)
+    centre, radius, half = centre.unsqueeze(-1), _column(radius, centre), _column(half, centre)
     x, y, z = (rays.origin - centre).unbind(-2)
     dx, dy, dz = rays.direction.unbind(-2)
     speed = (dx * dx + dz * dz).clamp_min(1e-12)
@@ -128,7 +128,7 @@ def capsule(rays: Rays, start: Tensor, end: Tensor, radius: Tensor | float) -> I
     The ray meets the cylinder around the segment's line; where it does so beyond an end, it meets that end's sphere.
     """
     tips = [sphere(rays, tip, radius)[0] for tip in (start, end)]
-    start, axis, radius = start.unsqueeze(-1), (end - start).unsqueeze(-1), _column(radius)
+    start, axis, radius = start.unsqueeze(-1), (end - start).unsqueeze(-1), _column(radius, start)
     offset, length2 = rays.origin - start, _dot(axis, axis)
     along, place = _dot(axis, rays.direction), _dot(axis, offset)
     a = (length2 - along.square()).clamp_min(1e-12)
@@ -146,9 +146,9 @@ def capsule(rays: Rays, start: Tensor, end: Tensor, radius: Tensor | float) -> I
     return torch.minimum(torch.where(on_side, distance, math.inf), torch.minimum(*tips)), normal
 
 
-def _column(value: Tensor | float) -> Tensor:
-    """A number for each scene as a column beside its rays: (B,) → (B, 1)."""
-    return torch.as_tensor(value).unsqueeze(-1)
+def _column(value: Tensor | float, like: Tensor) -> Tensor:
+    """A number for each scene as a column beside its rays, on the device of another tensor: (B,) → (B, 1)."""
+    return torch.as_tensor(value, device=like.device).unsqueeze(-1)
 
 
 def _dot(one: Tensor, other: Tensor) -> Tensor:
@@ -232,7 +232,7 @@ def irradiance(point: Tensor, normal: Tensor, light: Light, shadowed: Tensor | N
     towards = light.position.unsqueeze(-1) - point
     distance2 = _dot(towards, towards)
     facing = _dot(towards, normal).clamp_min(0) * distance2.rsqrt()
-    direct = _column(light.intensity) * facing / (1 + distance2 / light.reach**2)
+    direct = _column(light.intensity, facing) * facing / (1 + distance2 / light.reach**2)
     return light.ambient + (direct if shadowed is None else torch.where(shadowed, 0.0, direct))
 
 

@@ -74,7 +74,7 @@ class Scene:
         factors = self.space.factors(index.flatten().to(self.device))
         images = [self._render(part) for part in factors.split(chunk) if len(part)]
         empty = torch.empty(0, *self.image_shape, dtype=torch.uint8, device=self.device)
-        return torch.cat([empty, *images]).unflatten(0, index.shape)
+        return torch.cat([empty, *images]).view(*index.shape, *self.image_shape)
 
     @torch.no_grad()
     def coverage(self, index: Tensor) -> Tensor:

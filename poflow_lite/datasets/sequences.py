@@ -177,7 +177,8 @@ class Sequences:
     def draw(self, size: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Random images and transformations, (B,) each; here independent of each other and uniform."""
         indices = torch.randint(len(self), (size,), generator=generator)
-        return indices, torch.randint(len(self.names), (size,), generator=generator)
+        k = torch.randint(len(self.names), (size,), generator=generator)
+        return indices, indices % len(self.names) if self.dealt else k
 
     def is_labelled(self, indices: Tensor) -> Tensor:
         """(B,): for which images a weakly supervised model may look at k."""
@@ -308,10 +309,6 @@ class TransformationSequences(Sequences):
         start = self.start_pose(len(k), generator) if self.start == "random" else None
         return self.render(self.images[indices.to(self.images.device)], self.progress(k, times), start)
 
-    def poses(self, k: Tensor, times: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Parameters of all transformations at given times (B, n), those of the start included: (B, n, K)."""
-        return self.progress(k, times) + self.start_pose(len(k), generator)[:, None]
-
     def progress(self, k: Tensor, times: Tensor) -> Tensor:
         """By how much transformation k (B,) has moved at the given times (B, n): (B, n, K), zero for all others."""
         moved = torch.zeros(*times.shape, len(self.transformations), dtype=self.images.dtype)
@@ -349,7 +346,8 @@ class TransformationSequences(Sequences):
 def _require_colour(images: Tensor) -> None:
     """Raise a ValueError for images whose hue cannot be moved."""
     channels = images.shape[1]
-    advice = "put them in red by in_red(images), or leave HUE out of the transformations"
+    red = "keep three, images[:, :3]" if channels > 3 else "put them in red by in_red(images)"
+    advice = f"{red}, or leave HUE out of the transformations"
     if channels != 3:
         raise ValueError(f"hue needs 3 channels (red, green, blue), these images have {channels}: {advice}")
     if all(torch.equal(part, part[:, :1].expand_as(part)) for part in images.split(256)):

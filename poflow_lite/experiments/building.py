@@ -28,6 +28,7 @@ from poflow_lite.models import (
     SlowVAE,
     TopographicVAE,
 )
+from poflow_lite.networks import seeded
 from poflow_lite.settings import Positive, Size, Weight, checked
 
 # Each builder takes (recipe, image_shape, transformations) and, by keyword, the options that its model alone has; the
@@ -292,8 +293,7 @@ def build_model(
     """
     require_known("model", model, MODELS)
     options = _checked_options(model, options_of(model) | settings.options)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         return MODELS[model](settings, tuple(image_shape), transformations, **options)
 
 

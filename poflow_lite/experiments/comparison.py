@@ -102,10 +102,9 @@ def measure_operators(
         entry = {metric: of(own, ask(held_out)) for metric, of in (metrics or {}).items()}
         found["operators"][name] = {"equivariance_error": errors[name], **entry}
     if validation is not None:
-        still = equivariance_errors({"": persistence}, validation)[""]
         for name, own in _errors(asking, validation).items():
             found["operators"][name]["validation_error"] = own
-        found["chosen"] = least(found["operators"], still)
+        found["chosen"] = least(found["operators"], found["references"]["no_motion"])
     if scores:
         sizes = {"images": likelihood_images, "samples": samples, "seed": seed}
         for name in [found["chosen"]] if validation is not None else asking:
@@ -117,12 +116,18 @@ def measure_operators(
 
 
 def least(operators: Mapping[str, Mapping[str, Any]], still: Mapping[str, float]) -> str:
-    """The operator with the least error on validation images, ÷ that of no motion and mean over k; never "own"."""
-    errors = {name: _relative(entry["validation_error"], still) for name, entry in operators.items() if name != "own"}
+    """The operator with the least error on validation images, ÷ those of no motion and mean over k; never "own".
+
+    No motion on any images will do for the unit, which all operators share: :mod:`studies.comparison` uses those that
+    are measured.
+    """
+    errors = {
+        name: relative_error(entry["validation_error"], still) for name, entry in operators.items() if name != "own"
+    }
     return min(errors, key=errors.__getitem__)
 
 
-def _relative(errors: Mapping[str, float], still: Mapping[str, float]) -> float:
+def relative_error(errors: Mapping[str, float], still: Mapping[str, float]) -> float:
     """Mean over k of errors ÷ those of no motion; a k that moves nothing adds 0."""
     return mean(error / (still[k] or math.inf) for k, error in errors.items())
 
@@ -136,7 +141,7 @@ def validation_errors(model: Any, training: Sequences, validation: Sequences, op
     found = measure_operators(model, training, validation, operators=["linear"], scores=False, **sizes)
     unit = found["references"]["no_motion"]
     operators = found["operators"].items()
-    return {name: _relative(entry["equivariance_error"], unit) for name, entry in operators if name != "own"}
+    return {name: relative_error(entry["equivariance_error"], unit) for name, entry in operators if name != "own"}
 
 
 def _errors(asking: Mapping[str, Asking], sequences: Sequences) -> dict[str, dict[str, float]]:

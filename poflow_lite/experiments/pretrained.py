@@ -89,7 +89,7 @@ def load_pretrained(name: str, device: str = "auto", folder: str | Path | None =
             f"{index[name]['sha256'][:12]}…. Get the course's data/checkpoints again"
         )
     run = load_run(path, device)
-    run.model.to(torch.float32).requires_grad_(False)
+    run.model.requires_grad_(False)
     return run
 
 

@@ -144,6 +144,8 @@ def _require_clock(model: nn.Module, training: Sequences) -> None:
 
 def _make_room(folder: Path, resume: bool, overwrite: bool) -> None:
     """Refuse a folder with a run that is neither continued nor replaced; remove one that is replaced."""
+    if resume and overwrite:
+        raise ValueError("resume goes on with a run, overwrite replaces it: choose one of them")
     if (folder / CHECKPOINT).exists() and not (resume or overwrite):
         raise ValueError(
             f"{folder} already holds a run: continue it (--resume, resume=True), replace it (overwrite=True), or "
@@ -239,7 +241,7 @@ def _rebuilt(path: Path, run: dict[str, Any], weights: dict[str, Tensor]) -> tup
         try:
             with torch.device("meta"):
                 sketch = build()
-        except NotImplementedError:  # a model of the user's own that looks at its numbers
+        except RuntimeError:  # a model of the user's own that looks at its numbers
             return build(), settings
     except (ArithmeticError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
@@ -369,9 +371,9 @@ def evaluate_run(
         **found,
         "settings": {name: run.config[name] for name in Recipe.__dataclass_fields__},
     }
+    write_json(folder / METRICS, result)
     if pictures:
         save_pictures(run.model, as_asked(run.model, measured), folder, f"{run.config['model']} on {held_out.name}")
-    write_json(folder / METRICS, result)
     return result
 
 

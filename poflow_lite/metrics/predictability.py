@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from poflow_lite.datasets import Sequences
 from poflow_lite.metrics.prediction import Predictor, every_sequence
+from poflow_lite.networks import seeded
 
 
 @torch.no_grad()
@@ -86,8 +87,7 @@ def _accuracy(inputs: Tensor, k: Tensor, trained: int, epochs: int, seed: int, b
     """One split, one network, trained to the last epoch."""
     generator = torch.Generator().manual_seed(seed)
     fitted, held_out = torch.randperm(len(inputs), generator=generator).split([trained, len(inputs) - trained])
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         network = _network(inputs.shape[1], int(k.max()) + 1).to(inputs)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     for _ in range(epochs):

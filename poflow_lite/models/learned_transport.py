@@ -15,6 +15,7 @@ from poflow_lite.datasets import Clouds, sample_pair
 from poflow_lite.fields import Force, Potential
 from poflow_lite.flows import Flow, Trajectory
 from poflow_lite.io import require_weights
+from poflow_lite.networks import seeded
 from poflow_lite.training import Losses, Schedule, fit
 from poflow_lite.transport import efficiency, kinetic_energy, optimal_plan, ot_gap, wasserstein
 
@@ -134,8 +135,7 @@ def train_transport(
         ValueError: for an unknown pair or unusable weights.
     """
     sample_pair(pair, 1, torch.Generator())  # an unknown pair is refused before anything is built
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         flow = Flow(Potential(2, 1, width, horizon=horizon, init_scale=1.5))
         pull = Force(2, 1, horizon=horizon) if force else None
     transport = LearnedTransport(flow, horizon, pull, **weights)

@@ -227,7 +227,11 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     if any((cell["log_likelihood"] or {}).get("frame") == {} for cell in result["cells"]):
         said.append("Frame is empty where the prior is pushed forward: it belongs to the other reading of the model.")
     standard = next((line.cells[0]["settings"] for line in lines if line.group == STANDARD), {})
-    return [*said, f"Standard: {', '.join(f'{k} {v}' for k, v in as_measured(result, standard).items())}."]
+    said.append(f"Standard: {', '.join(f'{k} {v}' for k, v in as_measured(result, standard).items())}.")
+    own = {line.name: line.cells[0]["settings"] for line in lines if standard}
+    other = {name: [f"{k} {v}" for k, v in s.items() if standard.get(k) != v] for name, s in own.items()}
+    changed = [f"{name} ({', '.join(found)})" for name, found in other.items() if found]
+    return [*said, *([f"What differs from it: {'; '.join(changed)}."] if changed else [])]
 
 
 def _held_against(lines: Sequence[Line]) -> str:

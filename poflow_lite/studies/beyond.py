@@ -28,7 +28,7 @@ from poflow_lite.io import machine, require_known
 from poflow_lite.metrics import equivariance_errors, persistence, predict
 from poflow_lite.metrics.assignment import Donors, field_use, infer_all, with_own_coefficients
 from poflow_lite.models import COUPLINGS, InferredFlowVAE, SpikeAndSlab, match_flow
-from poflow_lite.networks import TransformationEncoder
+from poflow_lite.networks import TransformationEncoder, seeded
 from poflow_lite.operators import AffineMaps, training_latents, with_operator
 from poflow_lite.settings import Count, Natural, Seed, Share, Split, Weight
 from poflow_lite.studies.study import Study, mean_and_spread
@@ -133,8 +133,7 @@ def _supervised(folder: Path, training: Sequences, held_out: Sequences, cell: Ce
 
 def _sparse(folder: Path, training: Sequences, held_out: Sequences, cell: Cell) -> Rows:
     r = recipe(cell["data"], cell["budget"], "beta-vae", **cell["settings"])
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(cell["seed"])
+    with seeded(cell["seed"]):
         model = sparse_flow(r, training.image_shape, len(training.names), **cell["options"])
     drawn = {"batch_size": r.batch_size, "frames": r.frames, "seed": cell["seed"], "device": cell["device"]}
     how = {"record": {"model": "sparse-flow", **cell}, "resume": True, "progress": False}
@@ -165,8 +164,7 @@ def _matching(folder: Path, training: Sequences, held_out: Sequences, cell: Cell
     moved = {"β-VAE, linear operator": with_operator(run.model, AffineMaps.linear(latents))}
     for coupling in COUPLINGS:
         name, began = f"β-VAE, matched flow, {coupling}", time.perf_counter()
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             field = FreeField(r.latent, len(training.names), r.width, horizon=r.horizon, frequencies=r.frequencies)
         flow = match_flow(field, latents, coupling, seed=seed, progress=False, **cell["options"])
         seconds[name] = time.perf_counter() - began
@@ -205,7 +203,7 @@ def cells(
         settings |= settings.pop("options")
         cell = {"approach": approach, "seed": seed, **common, "settings": settings, "options": options[approach]}
         grid[f"{approach}-seed-{seed}"] = cell
-    sequences(data, split, recipe(data, budget))  # are the data there?
+    sequences(data, split, recipe(data, budget, **(changes or {})))  # are the data there, and do the changes fit?
     return grid
 
 

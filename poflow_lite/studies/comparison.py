@@ -62,6 +62,10 @@ def cells(
         changes: settings that differ from the budget's recipe, in all models.
     """
     vary, changes = vary or {}, changes or {}
+    if other := [name for name in ("horizon", "start", "pixels") if name in vary]:
+        raise ValueError(
+            f"{', '.join(other)} cannot vary within a table: each value is another task, so a study of its own"
+        )
     common = {"data": data, "budget": budget, "split": split, "images": images, "scores": scores, "device": device}
     common |= {"likelihood_images": likelihood_images, "samples": samples}
     runs = {}
@@ -136,7 +140,7 @@ def _measure_costs(
 ) -> dict[str, Any]:
     chosen = {model: recipe(data, budget, model, **changes) for model in costs_of}
     first = next(iter(chosen.values()))
-    training = sequences(data, "train", first)
+    training = sequences(data, "train", first).to(resolve_device(device))
     form = training.image_shape, len(training.names)
     models = {model: build_model(model, settings, *form) for model, settings in chosen.items()}
     return {"milliseconds": step_costs(models, training, first.batch_size, first.frames, device=resolve_device(device))}

@@ -154,7 +154,8 @@ def mean_errors(result: Result) -> dict[str, tuple[float, dict[int, float]]]:
     found = pd.DataFrame(lines, columns=["model", "steps", "seed", "operator", "error"])
     least = {}
     for model, own in found.groupby("model"):
-        seeds = own.pivot(index=["steps", "operator"], columns="seed", values="error").dropna()
+        seeds = own.pivot(index=["steps", "operator"], columns="seed", values="error")
+        seeds = seeds.reindex(columns=found["seed"].unique()).dropna()
         least[model] = seeds.mean(axis=1).groupby("steps").min().to_dict()
     times = next((cell["milliseconds"] for cell in _of(result, "recipe")), {})
     return {model: (times[model], least[model]) for model in times if model in least}

@@ -74,8 +74,7 @@ def table(result: Mapping[str, Any]) -> pd.DataFrame:
             k: mean_and_spread([run["ratio_to_no_motion"][k] for run in runs], ".3f")
             for k in runs[0]["ratio_to_no_motion"]
         }
-        known = [run["log_likelihood"]["sequence"] for run in runs if run["log_likelihood"]]  # none above its ceiling
-        sequence = mean_and_spread(known, ".1f") if known else ""
+        sequence = mean_and_spread([(run["log_likelihood"] or {}).get("sequence") for run in runs], ".1f")
         minutes = mean_and_spread([run["seconds"]["train"] / 60 for run in runs], ".1f")
         errors = ", ".join(f"{k} {text}" for k, text in ratios.items())
         row = {"data": data, "model": model, "error ÷ no motion": errors}

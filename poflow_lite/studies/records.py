@@ -18,10 +18,10 @@ ABOUT = {
     "digits-ablations": "The flow-factorized VAE with one part taken out or changed at a time, over three seeds.",
     "digits-ablations-sizes": "The flow-factorized VAE with another size or weight at a time: one seed, so a look at "
     "trends and no proof.",
-    "digits-generalisation": "Models that were trained on single motions, on motions, starts and images that they "
-    "never saw.",
-    "digits-generalisation-trainings": "The five leading models, trained on fewer images, without some classes, or on "
-    "other data. All take as many steps as ever.",
+    "digits-generalisation": "Models of single motions, on motions, starts and images that they never saw. Rows "
+    '"random starts …" are of models that were trained on random starts, all others on fixed ones.',
+    "digits-generalisation-trainings": "Five of the models, trained on fewer images, without some classes, or on other "
+    "data, with the networks and steps of digits. PoFlow, the best rival as trained, is not among them.",
     "mnist-10k-comparison": "Every model with every latent operator under the same metrics. β and one weight of each "
     "model were chosen on validation images after 800 steps (mnist-10k-tuning); learning rate and networks are shared. "
     "The field of free-flow, which need not be a gradient, was thought of after earlier comparisons on these same test "
@@ -30,9 +30,9 @@ ABOUT = {
     "every k in use is off here, and without labels four seeds of five merge two k; mnist-10k-use shows what it does.",
     "mnist-10k-use": "A model that is told no k, by the weight of the term that keeps every k in use (balance). "
     "Without it four seeds of five merge two k (mnist-10k-labels, labelled = 0).",
-    "mnist-comparison": "The five leading models on the full MNIST, with the weights that were chosen on mnist-10k. "
+    "mnist-comparison": "Five of the models on the full MNIST, with the weights that were chosen on mnist-10k. "
     "Measured are the first 2,000 of its test images; the first 1,000 are those of mnist-10k.",
-    "shapes3d-lite-comparison": "The five leading models on rendered scenes, with the weights that were chosen on "
+    "shapes3d-lite-comparison": "Five of the models on rendered scenes, with the weights that were chosen on "
     "digits and half of the steps of the budget.",
 }
 """What a record shows where its study's first line says too little, and under which reservations."""
@@ -124,7 +124,8 @@ def told_apart(settings: Mapping[str, Any]) -> str:
     'digits; vae; beta 0.1, 1; seeds 0, 1'
     """
     lists = {name: settings[name] for name in ("models", "groups", "tasks", "pairs") if settings.get(name)}
-    said = [settings["data"]] if "data" in settings else []
+    data = settings.get("data", ())
+    said = [", ".join([data] if isinstance(data, str) else data)] if data else []
     said += [", ".join(values) if len(values) <= 8 else f"{len(values)} {name}" for name, values in lists.items()]
     further = {**(settings.get("vary") or {}), "seeds": settings.get("seeds", ())}
     said += [f"{name} {', '.join(map(str, values))}" for name, values in further.items() if values]

@@ -134,6 +134,8 @@ def run_study(
     write_json(prepare_folder(out) / f"{study.name}.json", result)
     if grid.keys() & done.keys():  # times alone make no table
         report(study, result, out)
+    else:
+        (Path(out) / "table.md").unlink(missing_ok=True)  # of other cells
     return result
 
 
@@ -149,7 +151,7 @@ def report(study: Study, result: Mapping[str, Any], out: str | Path) -> str:
 
 
 def page(study: Study, result: Mapping[str, Any]) -> str:
-    """The table of a result as Markdown, with the notes below it and where it comes from."""
+    """The table of a result as Markdown, with the notes below it, what failed, and where it comes from."""
     table = study.table(result)
     lines = [list(map(str, table.columns)), ["---"] * table.shape[1], *table.astype(str).values.tolist()]
     cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
@@ -157,7 +159,8 @@ def page(study: Study, result: Mapping[str, Any]) -> str:
     used = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     times = f", {result['date']}, {result['seconds'] / 60:.0f} minutes of work" if "date" in result else ""
     origin = f"As typed: `{result['command']}`, {result['machine']}{times}, {used}"
-    return "\n\n".join([markdown, *study.notes(result), origin]) + "\n"
+    failed = [f"Missing: {name} ({reason})." for name, reason in result["failed"].items()]
+    return "\n\n".join([markdown, *study.notes(result), *failed, origin]) + "\n"
 
 
 def as_measured(result: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -244,8 +247,8 @@ def run_cells(
         out: folder of the grid.
         jobs: cells that run at once. With several, each gets an equal share of the processor cores.
         backend: one of :data:`BACKENDS`, joblib's: processes on this machine, or a Dask or Ray cluster that shares
-            this file system. Without a Dask client in this process, one is started from Dask's own configuration: the
-            scheduler at DASK_SCHEDULER_ADDRESS, or a cluster on this machine.
+            this file system. Without a Dask client in this process, one is started: of the scheduler at
+            DASK_SCHEDULER_ADDRESS, or of a cluster of ``jobs`` processes on this machine.
         progress: show a bar over the cells.
 
     Returns:
@@ -371,7 +374,10 @@ def _parallel(backend: str, jobs: int) -> Iterator[joblib.Parallel]:
         try:
             default_client()  # the caller's own cluster
         except ValueError:
-            client = Client()
+            from dask import config
+
+            own = {} if config.get("scheduler-address", None) else {"n_workers": jobs, "threads_per_worker": 1}
+            client = Client(**own)
     if backend == "ray":
         try:
             from ray.util.joblib import register_ray

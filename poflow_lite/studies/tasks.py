@@ -32,7 +32,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "1 % of the images": {"share": 0.01},
     "on MNIST": {"data": "mnist"},
 }
-"""How a model is trained ↦ what differs from the study's data set and recipe. All take the same number of steps."""
+"""How a model is trained ↦ what differs from the data and the recipe of the study; its networks and steps stay."""
 
 
 def each_alone(

@@ -59,6 +59,7 @@ def cells(
     resolve_device(device)
     common = {"data": data, "budget": budget, "steps": steps, "images": images, "device": device}
     grid = {}
+    sequences(data, "validation", recipe(data, budget))  # are the data there?
     for seed, model in itertools.product(seeds, models):
         require_known("model that is tuned", model, OWN)
         for varied, weights in _tried(model, recipe(data, budget, model), betas):
@@ -69,11 +70,12 @@ def cells(
 
 
 def _tried(model: str, usual: Recipe, betas: Sequence[float]) -> Iterator[tuple[str, dict[str, float]]]:
-    """Each training of a model: what is varied, and all its weights. The default of its own is among those of β."""
+    """Each training of a model: what is varied, and all its weights; the usual ones once, among those of β."""
     name, values = OWN[model] or ("", ())
     own = {name: usual.options[name]} if name else {}
     yield from (("beta", {"beta": beta, **own}) for beta in betas)
-    yield from ((name, {"beta": usual.beta, name: value}) for value in values if value != own[name])
+    yield from ((name, {"beta": usual.beta, name: value}) for value in values
+                if value != own[name] or usual.beta not in betas)  # fmt: skip
 
 
 def measure(
@@ -104,9 +106,9 @@ def errors(result: Mapping[str, Any]) -> pd.DataFrame:
     """A row for each model and setting: "model", "setting", and "errors", value ↦ one for each seed.
 
     The error of a training is that of the operator with the least one, mean over transformations, ÷ no motion; "own",
-    which looks at a second frame, is left out.
+    which looks at a second frame, is left out. So is a value of which a seed failed: others may have been lucky.
     """
-    lines = []
+    lines, seeds = [], len(result["settings"]["seeds"])
     for model in dict.fromkeys(cell["model"] for cell in result["cells"]):
         runs = [cell for cell in result["cells"] if cell["model"] == model]
         for name in dict.fromkeys(cell["varied"] for cell in runs):
@@ -116,7 +118,8 @@ def errors(result: Mapping[str, Any]) -> pd.DataFrame:
                 if cell["varied"] == name or (name != "beta" and cell["weights"]["beta"] in usual):
                     least = min(error for operator, error in cell["errors"].items() if operator != "own")
                     found.setdefault(cell["weights"][name], []).append(least)
-            lines.append({"model": model, "setting": name, "errors": dict(sorted(found.items()))})
+            whole = {value: own for value, own in sorted(found.items()) if len(own) == seeds}
+            lines += [{"model": model, "setting": name, "errors": whole}] if whole else []
     return pd.DataFrame(lines)
 
 

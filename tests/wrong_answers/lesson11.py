@@ -29,6 +29,11 @@ WRONG = {
             "as many as building",
             "return torch.linalg.slogdet(torch.eye(weight.shape[1]) + (weight.T * bend[:, None]) @ weight)[1]",
         ),
+        (
+            "built without a product",
+            "outer = weight[None, :, :, None] * bend[:, :, None, None] * weight[None, :, None, :]\n"
+            "return (torch.eye(weight.shape[1]).to(weight) + outer.sum(1)).slogdet().logabsdet",
+        ),
         ("the logarithm taken", "slogdet(", "det(", ".logabsdet", ".abs()"),
         ("absolute value", "torch.linalg.slogdet(", "torch.logdet(", ".logabsdet", ""),
         ("identity added", "eye +", "0 +"),

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from poflow_lite.course.checks.exercise import Claims, Exercise, Function, doubles, normal, uniform
@@ -60,11 +61,18 @@ def small_determinant(f: Function) -> Claims:
     yield found, whole.logdet(), hint
     hint = "Where the determinant is negative its absolute value counts: slogdet(…).logabsdet"
     yield f(weight, doubles([-3.0, 0.0, 0.0])), (3 * weight[0].square().sum() - 1).log()[None], hint
-    with FlopCounterMode(display=False) as counter:
-        f(normal(2, 400) / 20, bend[:, :2])
+    kept: list[int] = []
+    wide = (normal(2, 400) / 20).requires_grad_()
+    with (
+        FlopCounterMode(display=False) as counter,
+        saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x),
+    ):
+        f(wide, bend[:, :2])
     products = counter.get_total_flops() / 2
     hint = f"For d = 400, m = 2 it took {products:,.0f} multiplications, as many as building d × d; W Wᵀ takes 1,600"
     yield products < 400**2, hint
+    hint = f"For d = 400 it kept an array of {max(kept, default=0):,} numbers: that is d × d, built without a product"
+    yield max(kept, default=0) < 400**2, hint
     return "needs no d × d matrix"
 
 
