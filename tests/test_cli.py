@@ -269,7 +269,7 @@ def test_the_command_that_stands_beside_a_record_asks_for_its_settings(run, monk
         ),
         (["study", "comparison", "--set", "scores=some"], "scores must be a valid boolean, got 'some'"),
         (
-            ["study", "comparison", "--set", "vary=horizon=4,8"],
+            ["study", "comparison", "--budget", "smoke", "--set", "models=vae", "--set", "vary=horizon=2,4"],
             "horizon cannot vary within a table: each value is another",
         ),
         (["study", "comparison", "--jobs", "0"], "jobs must be at least 1, got 0"),

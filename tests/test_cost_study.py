@@ -194,7 +194,7 @@ def test_the_first_number_of_steps_that_reaches_a_threshold_with_every_seed():
     steps = {"kind": "recipe", "milliseconds": {"one": 10.0, "two": 40.0, "lucky": 1.0}}
     lucky = trainings("lucky", {(1, 0): 0.0, (2, 0): 0.0})
     cells = [*one, *two, *lucky, *trainings("untimed", {(1, 0): 0.0, (1, 1): 0.0}), steps]
-    result = {"cells": cells, "settings": {"thresholds": [0.5, 0.42, 0.1]}}
+    result = {"cells": cells, "settings": {"thresholds": [0.5, 0.42, 0.1], "seeds": [0, 1]}}
     assert cost.mean_errors(result)["two"] == (40.0, {2: pytest.approx(0.45), 4: pytest.approx(0.4)})
     assert cost.table(result)["found"].tolist() == ["2.5 (250), 5.0 (500), never", "0.080 (2), 0.16 (4), never"]
 

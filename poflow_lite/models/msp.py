@@ -32,7 +32,7 @@ class MSP(VAE):
     Args:
         encoder, decoder, likelihood, beta: as for :class:`VAE`.
         rows: a, the size of M; a divisor of d. The other factor m of d should be at least a, or M is not determined.
-        ridge: ε > 0, relative to the mean square of the codes.
+        ridge: ε > 0, relative to the mean square of a row of Z.
         autoencoding: weight of that bound, T (E_q[log p(x_t | Z_t)] - β KL(q(Z_t) ‖ N(0, I))) at one frame t.
 
     Raises:

@@ -155,10 +155,10 @@ def mean_errors(result: Result) -> dict[str, tuple[float, dict[int, float]]]:
     least = {}
     for model, own in found.groupby("model"):
         seeds = own.pivot(index=["steps", "operator"], columns="seed", values="error")
-        seeds = seeds.reindex(columns=found["seed"].unique()).dropna()
+        seeds = seeds.reindex(columns=result["settings"]["seeds"]).dropna()
         least[model] = seeds.mean(axis=1).groupby("steps").min().to_dict()
     times = next((cell["milliseconds"] for cell in _of(result, "recipe")), {})
-    return {model: (times[model], least[model]) for model in times if model in least}
+    return {model: (times[model], least[model]) for model in times if least.get(model)}
 
 
 def scatter(result: Result, kind: str = "time") -> dict[str, float]:

@@ -135,7 +135,8 @@ def run_study(
     if grid.keys() & done.keys():  # times alone make no table
         report(study, result, out)
     else:
-        (Path(out) / "table.md").unlink(missing_ok=True)  # of other cells
+        for old in ("table.md", "table.csv", f"{study.name}.png"):  # of other cells
+            (Path(out) / old).unlink(missing_ok=True)
     return result
 
 

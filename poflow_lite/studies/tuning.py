@@ -120,6 +120,8 @@ def errors(result: Mapping[str, Any]) -> pd.DataFrame:
                     found.setdefault(cell["weights"][name], []).append(least)
             whole = {value: own for value, own in sorted(found.items()) if len(own) == seeds}
             lines += [{"model": model, "setting": name, "errors": whole}] if whole else []
+    if not lines:
+        raise ValueError("no value has been tried with all seeds: there is nothing to choose from")
     return pd.DataFrame(lines)
 
 
