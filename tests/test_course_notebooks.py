@@ -53,7 +53,7 @@ COMPUTED = {
     "08": {"455"},  # a difference
     "09": {"12.8"},  # a value of the grid of the tuning's record
     "10": {"1.18", "1.03"},  # in the figure of the whole table
-    "11": {"19.1", "1.55"},  # a ratio, printed as 18; one of two quantiles, as drawn
+    "11": {"19.1", "1.55"},  # a ratio, printed as 19; one of two quantiles, as drawn
 }
 """Lesson ↦ numbers of its findings that no cell prints, and where they come from."""
 

@@ -271,10 +271,11 @@ def test_table_and_figure_are_written_and_can_be_made_again_from_the_record(toy,
     assert report(TOY, toy, tmp_path / "again") == text
 
 
-@pytest.mark.usefixtures("toy")
 def test_no_table_of_other_cells_stays_where_no_cell_of_the_grid_is_done(tmp_path):
-    run_study(TOY, tmp_path, progress=False, numbers=(13,))
-    assert not (tmp_path / "table.md").exists()
+    written = [tmp_path / name for name in ("table.md", "table.csv", f"{TOY.name}.png")]
+    for numbers in ((1,), (13,)):
+        run_study(TOY, tmp_path, progress=False, numbers=numbers)
+        assert [path.exists() for path in written] == [numbers == (1,)] * 3
 
 
 def test_the_budget_smoke_takes_its_own_settings_where_none_are_given(tmp_path):
