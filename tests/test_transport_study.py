@@ -38,7 +38,7 @@ def test_table_and_figure_of_the_record(tmp_path):
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     text = report(study.STUDY, record, tmp_path)
     assert "| gaussians | Hamilton-Jacobi | 1.01 ± 0.01 |" in text
-    assert "| gaussians | no Hamilton-Jacobi | 1.64 ± 0.17 |" in text
+    assert "| gaussians | no Hamilton-Jacobi | 1.61 ± 0.14 |" in text
     assert record["command"] in text
     assert len(study.table(record)) == 10
     figure = study.figure(record)
