@@ -165,10 +165,7 @@ _DRAWING = threading.Lock()
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Initial weights from a seed; the global random state is left as it was, and that of GPUs alone.
-
-    One thread at a time: they share that state.
-    """
+    """Draw initial weights from a seed, one thread at a time; global random states, GPUs' too, stay as they are."""
     with _DRAWING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

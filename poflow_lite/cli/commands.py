@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -268,11 +268,7 @@ def study(
     if (folder / "table.md").exists():
         typer.echo("\n" + (folder / "table.md").read_text(encoding="utf-8"))
         typer.echo(f"Figure and numbers: {folder}/{name}.png, table.csv, {name}.json")
-    if result["failed"]:
-        raise ValueError(
-            f"{len(result['failed'])} cells failed ({', '.join(result['failed'])}): their error.txt in {folder} says "
-            "why; the same command tries them again"
-        )
+    _require_all(result["failed"], folder)
 
 
 def _study_all(only: str | None, out: Path, jobs: int, backend: str) -> None:
@@ -283,9 +279,13 @@ def _study_all(only: str | None, out: Path, jobs: int, backend: str) -> None:
         results = run_again(names, out, jobs=jobs, backend=backend)
     for name, result in results.items():
         typer.echo(f"{out / name}: {result['study']}, {len(result['cells'])} cells")
-    if failed := [f"{name}/{cell}" for name, result in results.items() for cell in result["failed"]]:
+    _require_all([f"{name}/{cell}" for name, result in results.items() for cell in result["failed"]], out)
+
+
+def _require_all(failed: Collection[str], folder: Path) -> None:
+    if failed:
         raise ValueError(
-            f"{len(failed)} cells failed ({', '.join(failed)}): their error.txt in {out} says why; the same command "
+            f"{len(failed)} cells failed ({', '.join(failed)}): their error.txt in {folder} says why; the same command "
             "tries them again"
         )
 

@@ -118,8 +118,7 @@ def measure_operators(
 def least(operators: Mapping[str, Mapping[str, Any]], still: Mapping[str, float]) -> str:
     """The operator with the least error on validation images, ÷ those of no motion and mean over k; never "own".
 
-    No motion on any images will do for the unit, which all operators share: :mod:`studies.comparison` uses those that
-    are measured.
+    The unit is the same for all operators, so that no motion on the images that are measured serves as well.
     """
     errors = {
         name: relative_error(entry["validation_error"], still) for name, entry in operators.items() if name != "own"

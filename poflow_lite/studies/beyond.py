@@ -289,10 +289,9 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     cell, shown = result["cells"][0], table(result)
     seeds = sorted({each["seed"] for each in result["cells"]})
     several = len(seeds) > 1
-    measured = cell.get("data_set") or _name(_split(cell, cell["split"]).first(cell["images"]))
     names = list(cell["rows"][shown["model"][0]]["ratio_to_no_motion"])
     said = [
-        f"{measured}, budget {cell['budget']}, seed{'s' * several} {', '.join(map(str, seeds))}"
+        f"{cell['data_set']}, budget {cell['budget']}, seed{'s' * several} {', '.join(map(str, seeds))}"
         f"{': mean ± standard deviation over seeds' * several}.",
         f"{', '.join(names).capitalize()}: error of the frames that are predicted from x_0, summed over pixels and "
         "frames, ÷ that of no motion.",

@@ -293,11 +293,8 @@ def _round_trips(result: Mapping[str, Any], flows: Sequence[str]) -> list[str]:
         trips = [ratio for trip in own for ratio in trip.get("flow", {}).values()]
         possible = sum(len(trip.get("identity", {})) for trip in own)
         if trips:
-            folds = (
-                ""
-                if len(trips) == possible
-                else f" ({possible - len(trips)} of {possible} cases fold and are left out)"
-            )
+            left_out = possible - len(trips)
+            folds = f" ({left_out} of {possible} cases fold and are left out)" if left_out else ""
             said.append(f"{model} {max(trips):.3f}{folds}")
     what = "There and back by a flow ÷ the error of the first frame merely encoded and decoded, at worst"
     return [f"{what}: {'; '.join(said)}."] if said else []
