@@ -15,7 +15,7 @@ from torch.distributions import Independent, Normal
 from poflow_lite import experiments
 from poflow_lite.experiments import compare, measure_operators
 from poflow_lite.experiments import comparison as objects
-from poflow_lite.metrics import equivariance_error
+from poflow_lite.metrics import equivariance_error, factor_scores
 from poflow_lite.models import MSP, VAE
 from poflow_lite.objectives import diagonal_normal
 from poflow_lite.operators import AffineMaps, training_latents
@@ -244,6 +244,15 @@ def test_finished_cells_are_not_run_again_and_another_recipe_is_not_taken_for_th
         tiny(folder, changes=CHANGES | {"steps": 2})
 
 
+def test_codes_of_images_whose_factors_are_given_have_mig_and_dci_once_for_a_model(tmp_path):
+    changes = CHANGES | {"pixels": 16}
+    run, _ = tiny(tmp_path, ("beta-vae",), data="shapes3d-lite", changes=changes)["cells"]
+    own = experiments.load_run(tmp_path / "beta-vae-seed-0", "cpu")
+    scenes = experiments.sequences("shapes3d-lite", "test", own.settings)
+    assert run["factor_scores"] == factor_scores(own.model, scenes, seed=0), "of all scenes, not of those 6"
+    assert "MIG" in (tmp_path / "table.md").read_text()
+
+
 def test_beta_can_be_varied_on_the_validation_split(tmp_path):
     options = {"vary": {"beta": [0.1, 1]}, "split": "validation", "scores": False}
     result = tiny(tmp_path, ("vae",), **options)
@@ -375,6 +384,26 @@ def test_the_table_holds_means_and_spreads_the_best_operator_of_each_model_first
     assert lines["", "vae", "floor"] == ["5 ± 0", "", "", "", "1.00"]
     assert lines["", "poflow", "linear"] == ["23 ± 0", "", "", "", ""], "scores are those of the chosen operator"
     assert [key[0] for key in lines] == ["reference"] * 2 + ["chosen"] * 4 + [""] * 11
+
+
+def test_scores_of_codes_stand_beside_the_chosen_operator_and_in_the_row_of_the_floor(by_hand):
+    scores = {"mig": 0.1, "disentanglement": 0.5, "completeness": 0.3, "informativeness": 0.9}
+    cells = [cell("vae", seed, 30.0, factor_scores={**scores, "mig": 0.1 + 0.2 * seed}) for seed in range(2)]
+    result = by_hand | {"cells": [*cells, cell("slow-vae", 0, 30.0)]}
+    table = comparison_tables.table(result).set_index(["model", "moved by"])
+    columns = ["MIG", "disentanglement", "completeness", "informativeness"]
+    assert list(table)[-4:] == columns
+    for moved_by in ("linear", "floor"):
+        assert list(table.loc[("vae", moved_by), columns]) == [
+            "0.20 ± 0.14",
+            "0.50 ± 0.00",
+            "0.30 ± 0.00",
+            "0.90 ± 0.00",
+        ]
+    others = table.drop(index=[("vae", "linear"), ("vae", "floor")])
+    assert (others[columns] == "").all(axis=None)
+    assert "MIG: mutual information gap" in comparison_tables.notes(result)[1]
+    assert "MIG" not in comparison_tables.notes(by_hand)[1]
 
 
 def test_transformations_weigh_alike_and_one_that_moves_nothing_not_at_all(by_hand):

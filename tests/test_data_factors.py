@@ -105,6 +105,23 @@ def test_times_can_be_picked_and_random_starts_follow_the_generator():
     assert torch.equal(draws[0], whole[:, [0, 3]])
 
 
+def test_single_images_come_with_the_factors_that_made_them_independent_and_uniform():
+    """Sequences reach 0..3 of the six values of c at most from a fixed start; single images have them all."""
+    sequences = numbered(split="test", moved=("c", "b"))
+    scenes = torch.randint(len(sequences), (4000,), generator=torch.Generator().manual_seed(0))
+    images, factors = sequences.stills(scenes, torch.Generator().manual_seed(1))
+    shown = SMALL.factors((images[:, 0, 0, 0] * 255).round().long())
+    assert images.shape == (4000, *Numbered.image_shape)
+    assert torch.equal(shown[:, [2, 1]], factors)
+    assert torch.equal(shown[:, 1], SMALL.factors(sequences.starts[0, scenes])[:, 1]), "of the scene that was asked for"
+    shares = torch.zeros(6, 4).index_put((factors[:, 0], factors[:, 1]), torch.tensor(1 / 4000), accumulate=True)
+    scene_shares = torch.bincount(SMALL.factors(sequences.starts[0])[:, 1], minlength=4) / len(sequences)
+    torch.testing.assert_close(shares, (scene_shares / 6).expand(6, 4), atol=0.012, rtol=0)
+    again, other = (sequences.stills(scenes, torch.Generator().manual_seed(seed))[1] for seed in (1, 2))
+    assert torch.equal(again, factors)
+    assert not torch.equal(other, factors)
+
+
 @published
 def test_no_sequence_of_the_published_grids_moves_two_factors(space):
     """Public loaders add steps of a fixed stride to a random index, so that most sequences carry into other factors."""

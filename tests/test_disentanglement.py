@@ -6,7 +6,15 @@ import pytest
 import torch
 from draws import rng
 
-from poflow_lite.metrics.disentanglement import dci, mutual_information, mutual_information_gap, unit_alignment
+from poflow_lite.datasets import FactorSequences, FactorSpace, starting_points
+from poflow_lite.metrics.disentanglement import (
+    dci,
+    factor_scores,
+    mutual_information,
+    mutual_information_gap,
+    unit_alignment,
+)
+from poflow_lite.objectives import diagonal_normal
 
 N, nan = 3000, math.nan
 
@@ -70,6 +78,51 @@ def test_one_tree_relies_on_either_copy_of_a_latent_and_a_forest_on_both():
     factors = torch.cartesian_prod(torch.arange(2), torch.arange(2)).repeat(50, 1)
     found = [dci(factors.float().repeat(1, 2), factors, trees).completeness for trees in (1, 50)]
     assert found == pytest.approx([1, 1 - math.log(2) / math.log(4)], abs=0.05)
+
+
+# --- of a model ---------------------------------------------------------------------------------------------------
+
+
+class Painted:
+    """Images whose three channels are the three factors, in steps of 20 grey values."""
+
+    space, image_shape, name = FactorSpace(("standing", "five", "three"), (20, 5, 3)), (3, 1, 1), "painted"
+
+    def frames(self, index):
+        return (20 * self.space.factors(index)).clamp(max=255).to(torch.uint8)[..., None, None]
+
+
+class Reading(torch.nn.Module):
+    """Reads codes off an image by a matrix."""
+
+    def __init__(self, *rows):
+        super().__init__()
+        self.rows, self.seen = torch.nn.Parameter(torch.tensor(rows)), 0
+
+    def encode(self, x):
+        self.seen += len(x)
+        mean = x.flatten(1) @ self.rows.T
+        return diagonal_normal(mean, torch.ones_like(mean))
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([(0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)], [1, 1, 1, 1]),  # the factors, and one that stands
+        ([(0.0, 1.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)], [0.5, 1, (1 - math.log(2, 3) + 1) / 2, 1]),
+        ([(1.0, 0.0, 0.0), (-1.0, 0.0, 0.0)], [0, 0, 0, (1 / 5 + 1 / 3) / 2]),  # nothing of what moves
+    ],
+    ids=["factors", "one of them twice", "what stands"],
+)
+def test_scores_of_a_model_are_those_of_its_codes_of_single_images(rows, expected):
+    moved = ("three", "five")
+    sequences = FactorSequences(Painted(), starting_points(Painted.space, moved, "train"), moved, horizon=1)
+    model = Reading(*rows)
+    found = factor_scores(model, sequences, images=2000)
+    assert model.seen == 2000
+    assert list(found) == ["mig", "disentanglement", "completeness", "informativeness"]
+    assert list(found.values()) == pytest.approx(expected, abs=0.06)
+    assert found == factor_scores(model, sequences, images=2000)
 
 
 def test_alignment_is_one_for_neurons_that_copy_a_latent_and_low_for_mixtures():

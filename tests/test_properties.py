@@ -9,6 +9,7 @@ import itertools
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from random_fields import FIELDS, make
 from scipy.optimize import linear_sum_assignment
 from tiny import SHAPE, encoder_and_decoder
 
-from poflow_lite import densities, fields, flows, metrics, objectives, transport
+from poflow_lite import datasets, densities, fields, flows, metrics, objectives, transport
 from poflow_lite.datasets import TransformationSequences
 from poflow_lite.densities import FokkerPlanck, Grid
 from poflow_lite.fields import AutogradPotential, DeepUnits, Force, Potential, mixing_weights, time_features
@@ -384,6 +385,7 @@ MEASURES = {
     ),
     "as_asked": lambda m, g, s, b: metrics.equivariance_error(g, metrics.as_asked(g, s), batch_size=b),
     "clustering_accuracy": lambda m, g, s, b: metrics.clustering_accuracy(Named(g), s, batch_size=b)[0],
+    "factor_scores": lambda m, g, s, b: metrics.factor_scores(m, squares(), images=60, batch_size=b),
     "log_likelihood": lambda m, g, s, b: metrics.log_likelihood(m, s, images=2, samples=2).standard_error,
     "with_exact_density": lambda m, g, s, b: metrics.equivariance_error(flows.with_exact_density(m), s, batch_size=b),
     "log_evidence": lambda m, g, s, b: metrics.log_evidence(m, s.batch(torch.arange(5), 1), 2, samples=2),
@@ -393,6 +395,19 @@ MEASURES = {
         ).error
     ),
 }
+
+
+def squares():
+    """Images of three values each of two factors: how bright the upper half is, and the lower."""
+    space = datasets.FactorSpace(("upper", "lower"), (3, 3))
+
+    def frames(index):
+        halves = (100 * space.factors(index)).to(torch.uint8)[..., None, :, None].repeat_interleave(SHAPE[1] // 2, -2)
+        return halves.expand(*index.shape, *SHAPE)
+
+    images = SimpleNamespace(space=space, image_shape=SHAPE, name="squares", frames=frames)
+    starts = datasets.starting_points(space, space.names, "train")
+    return datasets.FactorSequences(images, starts, space.names, horizon=1)
 
 
 class Named(torch.nn.Module):

@@ -217,5 +217,19 @@ class FactorSequences(Sequences):
             times = times + (torch.rand(len(k), generator=generator) * room).long()[:, None]
         return self.starts[k, indices][:, None] + times * self.strides[k][:, None]
 
+    def stills(self, indices: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Single images of given scenes (B,) and the factors that move, (B, C, H, W) in [0, 1] and integers (B, K).
+
+        Factor 0 takes any of its values, drawn; the others those of the scene. So all K are independent and uniform,
+        over whole ranges and not only the T+1 values of a sequence, where starts are those of :func:`starting_points`.
+        """
+        value = (torch.rand(len(indices), generator=generator) * self.sizes[0]).long()
+        index = self.starts[0, indices] + value * self.strides[0]
+        factors = torch.stack([index // s % n for s, n in zip(self.strides, self.sizes, strict=True)], 1)
+        return self._images(index), factors
+
     def frames(self, indices: Tensor, k: Tensor, times: Tensor, generator: torch.Generator | None) -> Tensor:
-        return self.images.frames(self.grid_indices(indices, k, times, generator)).to(torch.get_default_dtype()) / 255
+        return self._images(self.grid_indices(indices, k, times, generator))
+
+    def _images(self, index: Tensor) -> Tensor:
+        return self.images.frames(index).to(torch.get_default_dtype()) / 255

@@ -16,7 +16,14 @@ from poflow_lite.metrics.assignment import (
     with_own_coefficients,
 )
 from poflow_lite.metrics.brackets import OrderGaps, bracket_shares, lie_bracket, order_gaps
-from poflow_lite.metrics.disentanglement import DCI, dci, mutual_information, mutual_information_gap, unit_alignment
+from poflow_lite.metrics.disentanglement import (
+    DCI,
+    dci,
+    factor_scores,
+    mutual_information,
+    mutual_information_gap,
+    unit_alignment,
+)
 from poflow_lite.metrics.likelihood import AboveCeiling, LogLikelihood, log_evidence, log_likelihood
 from poflow_lite.metrics.predictability import VPScore, generated_pairs, vp_score
 from poflow_lite.metrics.prediction import (
@@ -47,6 +54,7 @@ __all__ = [
     "equivariance_error",
     "equivariance_errors",
     "every_sequence",
+    "factor_scores",
     "field_use",
     "generated_pairs",
     "infer_all",

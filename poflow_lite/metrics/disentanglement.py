@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from poflow_lite.datasets import FactorSequences
 
 
 def _codes(codes: Tensor, others: Tensor, what: str, latents: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -143,6 +146,31 @@ def _entropy(rows: np.ndarray) -> np.ndarray:
 
     some = rows.any(1)
     return np.where(some, entropy(np.where(some[:, None], rows, 1.0), base=rows.shape[1], axis=1), 1.0)
+
+
+@torch.no_grad()
+def factor_scores(
+    model: Any, sequences: FactorSequences, images: int = 5000, seed: int = 0, batch_size: int = 256
+) -> dict[str, float]:
+    """MIG and DCI of a model's posterior means μ(x): "mig", "disentanglement", "completeness", "informativeness".
+
+    The factors are those that move, at least 2; x are single ``images`` of random scenes, in which these are
+    independent and uniform (:meth:`datasets.FactorSequences.stills`). ``seed`` draws them, and seeds the forests.
+    """
+    device, generator = next(model.parameters()).device, torch.Generator().manual_seed(seed)
+    rendered, codes, factors = sequences.to(device), [], []
+    for indices in torch.randint(len(sequences), (images,), generator=generator).split(batch_size):
+        x, v = rendered.stills(indices, generator)
+        codes.append(model.encode(x.to(device)).mean.cpu())
+        factors.append(v)
+    z, v = torch.cat(codes), torch.cat(factors)
+    found = dci(z, v, seed=seed)
+    return {
+        "mig": mutual_information_gap(z, v),
+        "disentanglement": found.disentanglement,
+        "completeness": found.completeness,
+        "informativeness": found.informativeness,
+    }
 
 
 def unit_alignment(neurons: Tensor, codes: Tensor, penalty: float = 0.05) -> Tensor:

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from poflow_lite.datasets import Sequences
+from poflow_lite.datasets import FactorSequences, Sequences
 from poflow_lite.experiments import build_model, load_run, measure_operators, recipe, sequences, train_recipe
+from poflow_lite.metrics import factor_scores
 from poflow_lite.settings import Count, Flag, Seed, Split
 from poflow_lite.studies.comparison_tables import figure, notes, table
 from poflow_lite.studies.study import Study
@@ -56,7 +57,8 @@ def cells(
         split: "test" for figures that are reported, "validation" for choices. Operators are always chosen on
             validation images, by as many as are measured.
         images: images that are measured, at most, the first ones.
-        scores: measure likelihoods and VP scores of the chosen operator too, not only equivariance errors.
+        scores: measure likelihoods and VP scores of the chosen operator too, not only equivariance errors, and where
+            two factors or more are given MIG and DCI of the codes.
         likelihood_images, samples: for :func:`metrics.log_likelihood`.
         device: "auto", "cpu" or "cuda".
         changes: settings that differ from the budget's recipe, in all models.
@@ -119,7 +121,10 @@ def _measure_run(
     device: str,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Besides "data_set", "device" and "seconds" of training: what :func:`experiments.measure_operators` gives."""
+    """Besides "data_set", "device" and "seconds" of training: what :func:`experiments.measure_operators` gives.
+
+    And where factors are given "factor_scores", those of :func:`metrics.factor_scores`, from all scenes of the split.
+    """
     how = {"seed": seed, "device": device, "resume": True, "progress": False}
     run = load_run(train_recipe(model, data, budget, folder, **how, **settings), device)
     training, validation, held_out = (sequences(data, name, run.settings) for name in ("train", "validation", split))
@@ -127,11 +132,13 @@ def _measure_run(
     sizes = {"likelihood_images": likelihood_images, "samples": samples}
     sizes |= {"operator_images": run.settings.operator_images, "median_images": min(500, run.settings.test_images)}
     how = {"validation": validation.first(images), "scores": scores, "seed": seed}
+    given = scores and isinstance(held_out, FactorSequences) and len(held_out.names) > 1
     return {
         "data_set": f"{held_out.name}, {len(shown):,} measured",
         "device": run.config["device"],
         "seconds": run.history[-1]["seconds"],
         **measure_operators(run.model, training, shown, **how, **sizes),
+        **({"factor_scores": factor_scores(run.model, held_out, seed=seed)} if given else {}),
     }
 
 

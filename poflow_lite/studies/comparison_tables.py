@@ -23,10 +23,16 @@ FORMS = {
     "frame": ".1f",
     "vp_score": ".2f",
     "naming": ".3f",
+    "mig": ".2f",
+    "disentanglement": ".2f",
+    "completeness": ".2f",
+    "informativeness": ".2f",
     "cost": ".2f",
 }
 """What is measured besides the errors, and how it is printed."""
-SCORES = tuple(name for name in FORMS if name != "cost")
+OF_CODES = ("mig", "disentanglement", "completeness", "informativeness")
+"""What is measured of a model's codes, whatever moves them, where factors are given."""
+SCORES = tuple(name for name in FORMS if name not in (*OF_CODES, "cost"))
 """What is measured of a single operator, the one that a run itself chose on validation images."""
 _COLUMNS = {
     "sequence": "Sequence: log p(x_0…x_T | k) ÷ (T + 1), all frames sharing z_0, in nats a frame under N(x̂, I).",
@@ -37,6 +43,9 @@ _COLUMNS = {
     "is pushed forward, which has no frame-wise reading.",
     "VP score": "VP score: accuracy of a small network that names k from generated pairs.",
     "naming": "Naming: share of sequences whose k has the largest posterior.",
+    "MIG": "MIG: mutual information gap, between each factor and the two latents that know most of it.",
+    "disentanglement": "Disentanglement, completeness, informativeness: DCI by random forests, of posterior means of "
+    "single images. Completeness is to the base of the number of latents, and compares codes of one size alone.",
     "cost": "Cost: median time of a training step, models in turns, ÷ that of the plain VAE, or of the cheapest model "
     "where it is missing.",
 }
@@ -52,8 +61,8 @@ def rows(result: Result) -> pd.DataFrame:
     on validation images and was scored with it, the error of each transformation, "validation", the error on
     validation images ÷ no motion, mean over transformations, the log-likelihoods "sequence", "predictive" and "frame"
     (the tighter of its estimates), "squared error" of a predicted frame, "vp_score" and "naming" (share of sequences
-    named by the joint posterior of k); "clustering_accuracy" and "cost", time of a step ÷ that of the plain VAE, or of
-    the cheapest model, belong to the model and stand in the row of its floor.
+    named by the joint posterior of k); "clustering_accuracy", :data:`OF_CODES` and "cost", time of a step ÷ that of the
+    plain VAE, or of the cheapest model, belong to the model and stand in the row of its floor.
 
     Raises:
         ValueError: if no cell is done.
@@ -63,7 +72,7 @@ def rows(result: Result) -> pd.DataFrame:
     for cell in _runs(result):
         label = [cell["model"], *(f"{name} = {cell['settings'][name]}" for name in result["settings"]["vary"] or ())]
         floor = {"equivariance_error": cell["references"]["reconstruction_floor"]}
-        floor["clustering_accuracy"] = cell.get("clustering_accuracy")
+        floor |= {"clustering_accuracy": cell.get("clustering_accuracy"), **cell.get("factor_scores", {})}
         floor["cost"] = costs[cell["model"]] / unit if cell["model"] in costs else None
         still = cell["references"]["no_motion"]
         for operator, entry in {"floor": floor, **cell["operators"]}.items():
@@ -151,11 +160,12 @@ def table(result: Result) -> pd.DataFrame:
     for mark, chosen in (("chosen", best.items()), ("", [name for name in groups if name not in best.items()])):
         for model, operator in chosen:
             own, floor = groups[model, operator], groups[model, "floor"]
-            shown = chosen_runs[model].assign(cost=floor["cost"].values) if mark else own.assign(**_NO_SCORES)
+            whole = {name: floor[name].values for name in (*OF_CODES, "cost")}
+            shown = chosen_runs[model].assign(**whole) if mark else own.assign(**_NO_SCORES)
             forms = dict.fromkeys(errors, ".0f") | FORMS
             texts = {name: mean_and_spread(_known(shown[name]), form) for name, form in forms.items()}
             lines.append({"": mark, "model": model, "moved by": operator, **texts})
-    found = pd.DataFrame(lines).fillna("").rename(columns={"vp_score": "VP score"})
+    found = pd.DataFrame(lines).fillna("").rename(columns={"vp_score": "VP score", "mig": "MIG"})
     return found.loc[:, (found != "").any()]  # what was not measured has no column
 
 
