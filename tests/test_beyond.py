@@ -117,6 +117,8 @@ def test_the_notes_explain_the_columns_and_rows_that_are_there_and_say_how_many_
     fewer = " ".join(STUDY.notes(matching))
     assert "OT gap: " in fewer
     assert "Unpaired: " in fewer
+    assert "Options of matching: steps 20, batch_size 256, learning_rate 0.005." in fewer
+    assert "Options of sparse: curl_free 3, divergence_free 3, activity 0.167, empty 100," in said
     assert not any(f"{name}: " in fewer for name in ("Active fields", "Purity", "Clustering accuracy", "Transferred"))
 
 

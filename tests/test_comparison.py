@@ -488,7 +488,9 @@ def test_the_notes_say_what_is_the_same_and_what_differs(by_hand):
     text = "\n".join(comparison_tables.notes(by_hand))
     for said in (
         "made up (test), budget lecture, 7 steps, CPU, seeds 0, 1: mean ± standard deviation.",
-        "Linear: the ridge map, one affine map for each transformation and frame.",
+        "Linear: the ridge map, one affine map for each transformation and frame, fitted with k to "
+        f"{experiments.recipe('mnist-10k', 'lecture').operator_images:,} training images at most.",
+        "A model that names k may know few labels or none; its ridge map is told all.",
         "VP score: accuracy of a small network that names k from generated pairs. Cost: ",
         "weakly-supervised names 97.5% of the sequences rightly (best matching).",
         "The same for all: steps 7.\nvae: beta 1.0.\npoflow: beta 0.1, wave 2.0.",

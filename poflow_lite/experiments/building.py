@@ -284,8 +284,8 @@ def build_model(
 ) -> nn.Module:
     """A freshly initialised model; the seed decides its weights, and the global random state is left as it was.
 
-    Models of one seed and recipe start with the same encoder and decoder, but for the Topographic VAE, whose encoder
-    gives twice as many numbers.
+    Models of one seed and recipe start with the same encoder and decoder, but for MSP, whose codes have another size,
+    and the Topographic VAE, whose encoder gives twice as many numbers.
 
     Raises:
         ValueError: for an unknown model or option; the message lists the known ones. For options that do not go

@@ -1,6 +1,6 @@
 """Beyond: flows that are learned without labels, or without simulation, beside the supervised one.
 
-"supervised" is the flow-factorized VAE, which is told k. "sparse" is told nothing. "matching" moves the latents of a
+"supervised" is the flow-factorized VAE, which is told k. "sparse" is told no k. "matching" moves the latents of a
 β-VAE, which was trained on images alone, by a flow that is regressed on displacements with k known.
 """
 
@@ -56,7 +56,7 @@ def sparse_flow(
     """A model that is told neither k nor how many transformations there are; fields 0..curl_free-1 are gradients.
 
     It is a builder like those of :data:`experiments.MODELS`: ``register_model("sparse-flow", sparse_flow)`` makes it
-    one that is trained by name. The defaults were chosen on the validation split of digits.
+    one that is trained by name. Its defaults were set by hand, with the validation split of digits in view.
 
     Raises:
         ValueError: for numbers of fields that are negative or both 0, or options out of range.
@@ -261,7 +261,8 @@ def _over_k(per_k: Mapping[str, float | None]) -> float | None:
 
 
 _COLUMNS = {
-    "active fields": "Active fields: how many are on in a sequence, mean; 1 by design where k is told.",
+    "active fields": "Active fields: how many are on in a sequence, mean; 1 by design where k is told. The prior of "
+    "the sparse flow expects fields × activity.",
     "clustering accuracy": "Clustering accuracy: share of sequences whose strongest field stands for their k, by the "
     "best one-to-one matching.",
     "purity": "Purity: the same where each field stands for the k that uses it most.",
@@ -289,6 +290,7 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     cell, shown = result["cells"][0], table(result)
     seeds = sorted({each["seed"] for each in result["cells"]})
     several = len(seeds) > 1
+    options = {each["approach"]: each["options"] for each in result["cells"] if each.get("options")}
     names = list(cell["rows"][shown["model"][0]]["ratio_to_no_motion"])
     said = [
         f"{cell['data_set']}, budget {cell['budget']}, seed{'s' * several} {', '.join(map(str, seeds))}"
@@ -299,8 +301,14 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         f"Energy: T Σ_t ‖z_t+1 - z_t‖², mean over the images measured, or the first {PATHS} where there are more. Gap "
         "and efficiency are means over the transformations that move codes.",
         " ".join(text for end, text in _MOVED.items() if shown["model"].str.endswith(f", {end}").any()),
+        *(f"Options of {approach}: {_listed(own)}." for approach, own in options.items()),
     ]
     return [text for text in said if text]
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+                     for name, value in options.items())  # fmt: skip
 
 
 def dots(result: Mapping[str, Any]) -> Figure:

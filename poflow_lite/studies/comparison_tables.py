@@ -127,7 +127,7 @@ def leads(result: Result, ours: str = "free-flow") -> pd.DataFrame:
     """``ours`` against the best rival in everything that is measured, each model moved by what was chosen for it.
 
     Rivals are all models but :data:`OURS`. The best one is that with the best mean over seeds. Differences are paired:
-    runs of one seed share data and initial networks.
+    runs of one seed share data and, but for MSP and the Topographic VAE, initial networks.
 
     Returns:
         A row for each "measure": mean of "ours", name and mean of the "rival", and "difference", with its 95 %
@@ -191,8 +191,8 @@ def notes(result: Result) -> list[str]:
                 "Errors: L1 pixel intensities summed over frames.",
                 *(text for name, text in _COLUMNS.items() if name in shown),
                 "Floor: frames encoded and decoded by themselves. Linear: the ridge map, one affine map for each "
-                "transformation and frame. Chosen: the operator with the least error on validation images, all "
-                "transformations weighing alike.",
+                "transformation and frame, fitted with k to 2,000 training images at most. Chosen: the operator with "
+                "the least error on validation images, all transformations weighing alike.",
             ]
         ),
     ]
@@ -208,6 +208,8 @@ def notes(result: Result) -> list[str]:
         each = shares["clustering_accuracy"]
         singly = f"; by seed: {', '.join(f'{share:.0%}' for share in each)}" if len(each) > 1 else ""
         said.append(f"{model} names {each.mean():.1%} of the sequences rightly (best matching{singly}).")
+    if any("clustering_accuracy" in cell for cell in runs):
+        said.append("A model that names k may know few labels or none; its ridge map is told all. Its own is its flow.")
     varied = result["settings"]["vary"] or ()
     built = {cell["model"]: as_measured(result, _as_built(cell["settings"])) for cell in runs}
     own = {model: [f"{k} {v}" for k, v in found.items() if k not in varied] for model, found in built.items()}

@@ -205,12 +205,11 @@ def _wide(found: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def table(result: Mapping[str, Any]) -> pd.DataFrame:
-    """What people read: error ± spread (operator), in bold which is ahead; last ours less the rival, and the floor."""
+    """What people read: error ± spread (operator); last the floor, and ours less the rival, bold where decided."""
     found = standings(result)
     spreads = found.spread.map(" ± {:.3f}".format, na_action="ignore").fillna("")
-    texts = found.error.map("{:.3f}".format) + spreads
-    found["text"] = texts.where(~_ahead(result, found), "**" + texts + "**")
-    found["text"] += (" (" + found.operator + ")").where(found.operator != "flow", "")
+    operators = (" (" + found.operator + ")").where(found.operator != "flow", "")
+    found["text"] = found.error.map("{:.3f}".format) + spreads + operators
     wide, floors = _wide(found, "text"), _wide(found, "floor")
     if own := [name for name in OURS if name in floors]:
         wide["floor"] = floors[own[0]].map("{:.2f}".format, na_action="ignore")
@@ -223,7 +222,8 @@ def table(result: Mapping[str, Any]) -> pd.DataFrame:
 def _held_against(verdict: pd.Series) -> str:
     """A row of :func:`verdicts` in words."""
     difference, low, high = (f"{100 * verdict[name]:+.1f}" for name in ("difference", "low", "high"))
-    return f"{verdict.ours} − {verdict.rival}: {difference} % ({low} to {high})"
+    text = f"{difference} % ({low} to {high})"
+    return f"{verdict.ours} − {verdict.rival}: {text if verdict.verdict == 'tie' else f'**{text}**'}"
 
 
 def _ahead(result: Mapping[str, Any], found: pd.DataFrame) -> pd.Series:
@@ -243,8 +243,8 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     score = (
         f"Of {len(decided)} tasks ours ({' or '.join(OURS)}) is ahead in {counts.get('ours', 0)}, a rival in "
         f"{counts.get('rival', 0)}; {counts.get('tie', 0)} are open. Each side is held by the model with the least "
-        "mean error on validation images, which is bold where the 95 % interval of the paired difference leaves out 0 "
-        "and no model of the other side has a smaller error; others of its own side may have. At 5 % each, "
+        "mean error on validation images; others of its own side may have less on test images. Their difference is "
+        "bold where its 95 % interval leaves out 0 and no model of the other side has a smaller error. At 5 % each, "
         f"{len(decided)} tasks of equals would give {0.05 * len(decided):.1f} false verdicts; Holm's correction "
         f"leaves {sum(holm(list(decided.p.dropna())))}."
     )
@@ -304,7 +304,7 @@ def _round_trips(result: Mapping[str, Any], flows: Sequence[str]) -> list[str]:
 
 
 def standings_map(result: Mapping[str, Any]) -> Figure:
-    """A heat map of the errors with their numbers, ◂ what is least beyond the interval; last the floor of ours."""
+    """A heat map of the errors with their numbers, ◂ which side is ahead beyond its interval; last a floor."""
     found, known = standings(result), result["settings"]
     found["text"] = found.error.map("{:.2f}".format) + _ahead(result, found).map({True: " ◂", False: ""})
     values, floors, texts = (_wide(found, column) for column in ("error", "floor", "text"))
@@ -324,7 +324,7 @@ def standings_map(result: Mapping[str, Any]) -> Figure:
     if found.seeds.max() > 1:
         ours, rival, tie = (counts.get(side, 0) for side in ("ours", "rival", "tie"))
         counted = f"of {ours + rival + tie} tasks ours is ahead in {ours}, a rival in {rival}; {tie} are open"
-        said = f"{counted} (◂: beyond the 95 % interval)\n{said}"
+        said = f"{counted} (◂: its side is ahead beyond the 95 % interval)\n{said}"
     fig.suptitle(said, fontsize=9)
     return fig
 
