@@ -307,8 +307,8 @@ def notes(result: Mapping[str, Any]) -> list[str]:
 
 
 def _listed(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-                     for name, value in options.items())  # fmt: skip
+    rounded = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in options.items()}
+    return ", ".join(f"{name} {value}" for name, value in rounded.items())
 
 
 def dots(result: Mapping[str, Any]) -> Figure:
